@@ -1,0 +1,1 @@
+"""The socket of a mount: status and metrics out, commands in."""

@@ -1,0 +1,1 @@
+"""Pure: keys, metadata, extents, configuration, errors. No trio, no I/O."""

@@ -1,0 +1,1 @@
+"""Bytes and names; knows neither FUSE nor boto3."""

@@ -1,0 +1,1 @@
+"""The tree of names: inodes, directories, attributes by version."""

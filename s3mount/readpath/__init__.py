@@ -1,0 +1,1 @@
+"""The way in: read-ahead, block cache, reader."""

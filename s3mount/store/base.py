@@ -1,0 +1,405 @@
+"""The ObjectStore protocol, its values and its errors.
+
+Every store (memory.py, s3.py and the decorators around them) passes the same contract tests.
+Keys are `str`, absolute within the bucket. ETags are given and taken without quotes. Times are
+seconds since the epoch, UTC. All methods are coroutines; none blocks the trio loop.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class StoreError(Exception):
+    """A request that failed for good (retries included).
+
+    `transient`: the same request may succeed later. `ambiguous`: the service may or may not have
+    carried it out. `status` is the HTTP status (None: no answer), `code` the service's error code.
+    """
+
+    transient = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str = "",
+        key: str = "",
+        status: int | None = None,
+        code: str = "",
+        request_id: str = "",
+        ambiguous: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.key = key
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.ambiguous = ambiguous
+
+    def __str__(self) -> str:
+        """One log line: what was asked, of which key, what came back."""
+        answer = " ".join(str(part) for part in (self.status, self.code) if part)
+        request = f" request {self.request_id}" if self.request_id else ""
+        return f"{self.operation} {self.key!r}: {answer} {super().__str__()}{request}".strip()
+
+
+class NotFound(StoreError):
+    """No such key (or version)."""
+
+
+class NoSuchBucket(StoreError): ...
+
+
+class NoSuchUpload(StoreError):
+    """The multipart upload is unknown: completed, aborted, or never there."""
+
+
+class AccessDenied(StoreError): ...
+
+
+class BadCredentials(AccessDenied):
+    """Unknown key id, wrong signature, expired token that could not be refreshed."""
+
+
+class ClockSkewed(AccessDenied):
+    """RequestTimeTooSkewed: this machine's clock is wrong."""
+
+
+class QuotaExceeded(StoreError): ...
+
+
+class PreconditionFailed(StoreError):
+    """412, or 409 of a conditional write that lost a race."""
+
+
+class NotModified(StoreError):
+    """304 of a GET with if_none_match."""
+
+
+class InvalidRange(StoreError):
+    """416: the range starts at or after the object's end."""
+
+
+class InvalidPart(StoreError):
+    """Complete named a part that is not there, or left one out where the service wants all."""
+
+
+class EntityTooLarge(StoreError): ...
+
+
+class KeyTooLong(StoreError): ...
+
+
+class MetadataTooLarge(StoreError): ...
+
+
+class NotImplementedByService(StoreError): ...
+
+
+class Archived(StoreError):
+    """The object is in Glacier or a like class and must be restored first."""
+
+
+class InvalidRequest(StoreError):
+    """Any other 4xx."""
+
+
+class TransientError(StoreError):
+    transient = True
+
+
+class SlowDown(TransientError):
+    """503 SlowDown, 429: ask less often."""
+
+
+class ServerError(TransientError):
+    """5xx."""
+
+
+class ConnectionLost(TransientError):
+    """No connection, or it broke before the answer was complete."""
+
+
+class DeadlineExceeded(TransientError):
+    """The request with its retries took longer than allowed."""
+
+
+class CorruptAnswer(TransientError):
+    """Too short, wrong checksum, XML that is cut or nonsense, a listing that repeats itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one key, as HEAD or GET tell it."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: float
+    # x-amz-meta-*, names in lower case without that prefix.
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    # Names in lower case: those of KEPT_HEADERS that the object has, and x-amz-restore,
+    # x-amz-missing-meta, x-amz-tagging-count where the service sends them.
+    headers: Mapping[str, str] = field(default_factory=dict)
+    version_id: str | None = None
+    answered_at: float = 0.0  # the answer's own Date (the service's clock)
+    asked_at: float = 0.0  # time.monotonic() just before the request was sent
+
+
+# What a metadata-only copy must send again, or it is lost (on-bucket-format.md).
+KEPT_HEADERS = (
+    "content-type",
+    "cache-control",
+    "content-encoding",
+    "content-disposition",
+    "content-language",
+    "expires",
+    "x-amz-storage-class",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-website-redirect-location",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    key: str
+    size: int
+    etag: str
+    last_modified: float
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Objects and common prefixes, each in ascending order of UTF-8 bytes."""
+
+    objects: Sequence[ListedObject]
+    prefixes: Sequence[str]
+    next_token: str | None  # None: this was the last page
+    answered_at: float = 0.0
+    asked_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GetResult:
+    info: ObjectInfo  # info.size is the whole object's size
+    start: int
+    data: bytes  # exactly the range asked for, cut at the object's end
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    etag: str
+    version_id: str | None = None
+    answered_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int
+    etag: str
+    size: int
+    checksum: str | None = None  # CRC32C, base64, where the service checks it
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload in progress."""
+
+    key: str
+    upload_id: str
+    initiated: float
+    initiator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlicedBody:
+    """A body too large for memory: `read(offset, length)` is called in a worker thread."""
+
+    size: int
+    read: Callable[[int, int], bytes]
+    slice_size: int = 8 * 1024 * 1024
+
+    def slices(self) -> Iterator[bytes]:
+        for offset in range(0, self.size, self.slice_size):
+            yield self.read(offset, min(self.slice_size, self.size - offset))
+
+
+Body = bytes | bytearray | memoryview | SlicedBody
+
+
+@dataclass(frozen=True, slots=True)
+class WriteHeaders:
+    """What is stored with an object: user metadata and headers (names in lower case)."""
+
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Commit only if the key is absent (`absent`) or still has `etag`; neither: always."""
+
+    absent: bool = False
+    etag: str | None = None
+
+
+ALWAYS = Condition()
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFailure:
+    key: str
+    error: StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this service does right, probed with wrong values; False is the safe answer."""
+
+    put_if_absent: bool = False
+    put_if_match: bool = False
+    complete_if_absent: bool = False
+    complete_if_match: bool = False
+    copy_source_if_match: bool = False  # CopyObject and UploadPartCopy both
+    part_copy: bool = False  # UploadPartCopy with a range copies that range
+    checks_crc32c: bool = False  # a wrong x-amz-checksum-crc32c is refused
+    checks_md5: bool = False  # a wrong Content-MD5 is refused
+    versioned: bool = False  # PUT answers carry a version id
+    complete_subset: bool = False  # Complete may leave out parts that were uploaded
+
+
+class ObjectStore(Protocol):
+    """One bucket. Errors are StoreErrors; methods that name none raise any of them."""
+
+    async def capabilities(self) -> Capabilities:
+        """Probed at the first call, then remembered; never raises for what cannot be probed."""
+        ...
+
+    async def check_bucket(self, prefix: str) -> None:
+        """One LIST of `prefix` with max-keys 1: raises NoSuchBucket, AccessDenied, ..."""
+        ...
+
+    async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
+        """Raises NotFound."""
+        ...
+
+    async def get(
+        self,
+        key: str,
+        start: int = 0,
+        length: int | None = None,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        version_id: str | None = None,
+    ) -> GetResult:
+        """Bytes [start, start+length), cut at the end; an empty object answers b"" for start 0.
+
+        The answer's ETag is compared with `if_match` even where the service ignores the header
+        (PreconditionFailed). Raises NotFound, NotModified, InvalidRange, Archived.
+        """
+        ...
+
+    async def list(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        start_after: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        """One page; raises CorruptAnswer where the token repeats or the answer is cut."""
+        ...
+
+    async def put(
+        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+    ) -> PutResult:
+        """The whole object in one request.
+
+        A condition is sent only as far as capabilities() know it to be honoured; the caller looks
+        first where they do not. After an ambiguous failure a 412 is looked into: it is our own
+        success if the object there has our ETag.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Deleting what is not there succeeds."""
+        ...
+
+    async def delete_many(self, keys: Sequence[str]) -> Sequence[DeleteFailure]:
+        """At most 1000 keys; keys that XML cannot carry are deleted singly. [] = all gone."""
+        ...
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        source_etag: str | None = None,
+        replace: WriteHeaders | None = None,
+    ) -> PutResult:
+        """CopyObject (objects up to 5 GiB). `replace` None keeps metadata and headers as they are.
+
+        Headers that CopyObject would reset (storage class, encryption) must be in `replace`.
+        With `source_etag` raises PreconditionFailed if the source has another one: by header
+        where it is honoured, else by a HEAD just before.
+        """
+        ...
+
+    async def create_upload(self, key: str, headers: WriteHeaders) -> str:
+        """CreateMultipartUpload; returns the upload id."""
+        ...
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
+
+    async def upload_part_copy(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: str,
+        start: int,
+        length: int,
+        *,
+        source_etag: str | None = None,
+    ) -> Part:
+        """UploadPartCopy of [start, start+length); where the service cannot (or the source key
+        has a '%', which Ceph decodes twice) it reads the range and uploads it."""
+        ...
+
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        condition: Condition = ALWAYS,
+    ) -> PutResult:
+        """Parts in ascending order. Believed only when a HEAD-able object with the expected size
+        results: a 200 with an error inside, and a lost answer (NoSuchUpload at the second try),
+        are looked into."""
+        ...
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """An upload that is not there any more counts as aborted."""
+        ...
+
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        """All of them, whatever the number of pages. Raises NoSuchUpload."""
+        ...
+
+    async def list_uploads(self, prefix: str) -> Sequence[Upload]:
+        """All of them below `prefix`."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Requests sent since the start by S3 operation name ('PutObject', ...), and 'Retries',
+        'SlowDowns', 'BytesIn', 'BytesOut'."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,1 @@
+"""The way out: spool, upload plan, uploader, intents."""
