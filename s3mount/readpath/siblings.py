@@ -1,0 +1,47 @@
+"""Which small files to fetch ahead when a directory's files are read one after another.
+
+Pure. Positions are those of the directory's own order (the order of its listing).
+"""
+
+from dataclasses import dataclass
+
+# Files passed over (directories, large files, names skipped by a pattern) that still count as
+# reading in order.
+SLACK = 8
+FIRST_WINDOW = 8
+
+
+@dataclass(slots=True)
+class SiblingReadahead:
+    """One directory; `window` is the most files fetched ahead."""
+
+    window: int
+    _position: int = -1
+    _requested: int = 0  # every position below it was fetched or is past
+    _ahead: int = 0
+
+    def opened(self, position: int, count: int) -> range:
+        """The file at `position` of `count` is read now: positions to fetch ahead.
+
+        Nothing for the first file, then a window that doubles. Half a window is fetched at a
+        time, so that requests leave together.
+        """
+        step = position - self._position
+        known = self._position >= 0
+        self._position = position
+        if not known or not -SLACK <= step <= SLACK:
+            self._ahead = 0
+            self._requested = position + 1
+            return range(0)
+        if step <= 0:
+            return range(0)
+        left = self._requested - position - 1
+        if self._ahead and left > self._ahead // 2:
+            return range(0)
+        self._ahead = min(max(2 * self._ahead, FIRST_WINDOW), self.window)
+        start = max(self._requested, position + 1)
+        stop = min(position + 1 + self._ahead, count)
+        if stop <= start:
+            return range(0)
+        self._requested = stop
+        return range(start, stop)
