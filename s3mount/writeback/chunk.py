@@ -1,0 +1,193 @@
+"""One chunk: a fixed-size piece of a file's data on local disk (or in memory while tiny).
+
+Every 64 KiB block of it carries the CRC32C of the bytes that were written, taken from the
+writer's buffer, so that a damaged spool is noticed before its bytes reach the bucket.
+"""
+
+import errno
+import os
+from typing import Final
+
+from awscrt import checksums
+
+from s3mount.core.errors import FilesystemError
+
+BLOCK: Final = 64 * 1024  # one CRC each; a 4 KiB overwrite re-reads at most this much
+_SHIFT: Final = 16
+_ZEROS: Final = bytes(BLOCK)
+
+Buffer = bytes | bytearray | memoryview
+
+
+def crc32c(data: Buffer, previous: int = 0) -> int:
+    return int(checksums.crc32c(data, previous))
+
+
+class CorruptSpool(FilesystemError):
+    """Bytes on the local disk are not those that were written; answered EIO."""
+
+    def __init__(self, where: str, block: int) -> None:
+        super().__init__(errno.EIO, f"spool {where}: block {block} is damaged on the local disk")
+
+
+class Chunk:
+    """Bytes at offsets [0, size) of one chunk. Not thread-safe but for `read_raw`.
+
+    `filled[b]` bytes at the start of block b were written and have the CRC `crcs[b]`; where the
+    writer left a hole inside them it holds zeros. Who may read what is the caller's affair
+    (SpooledFile.present). `data` is the buffer of a tiny chunk in memory, else None.
+    `charged`: bytes of the spool's limit that this chunk holds; `dense`: all of `size` is
+    charged. While `pins` is not 0 a worker thread reads it, and the pool does not recycle it.
+    """
+
+    __slots__ = (
+        "charged",
+        "crcs",
+        "data",
+        "dense",
+        "doomed",
+        "fd",
+        "filled",
+        "name",
+        "pins",
+        "size",
+    )
+
+    def __init__(self, size: int, fd: int, name: str) -> None:
+        self.size = size
+        self.fd = fd
+        self.name = name
+        self.data: bytearray | None = None
+        self.crcs: list[int] = []
+        self.filled: list[int] = []
+        self.charged = 0
+        self.dense = False
+        self.pins = 0
+        self.doomed = False
+
+    def untouched(self, start: int, end: int) -> int:
+        """How many blocks of [start, end) hold nothing yet: what a sparse chunk will grow by."""
+        blocks = range(start >> _SHIFT, ((end - 1) >> _SHIFT) + 1)
+        filled = self.filled
+        return sum(1 for block in blocks if block >= len(filled) or not filled[block])
+
+    def write(self, start: int, data: Buffer) -> None:
+        """Stores `data` at `start` (inside the chunk) and its CRCs.
+
+        A block overwritten in part is read and checked first: CorruptSpool. OSError when the disk
+        is full or broken: then the range holds old or new bytes, and either is consistent.
+        """
+        end = start + len(data)
+        first, last = start >> _SHIFT, (end - 1) >> _SHIFT
+        crcs, filled = self.crcs, self.filled
+        if len(filled) <= last:
+            filled.extend([0] * (last + 1 - len(filled)))
+            crcs.extend([0] * (last + 1 - len(crcs)))
+        view = memoryview(data)
+        news: list[int] = []
+        for block in range(first, last + 1):
+            base = block << _SHIFT
+            low = start - base if block == first else 0
+            high = end - base if block == last else BLOCK
+            piece = view[base + low - start : base + high - start]
+            have = filled[block]
+            if low == have:
+                news.append(checksums.crc32c(piece, crcs[block] if low else 0))
+            elif low == 0 and high >= have:
+                news.append(checksums.crc32c(piece, 0))
+            elif low > have:
+                news.append(self._fill_hole(block, low, piece))
+            else:
+                news.append(self._patched_crc(block, low, high, piece))
+        try:
+            self._write_raw(start, view)
+        except OSError:
+            self._take_crcs_anew(first, last)
+            raise
+        crcs[first : last + 1] = news
+        for block in range(first, last):
+            filled[block] = BLOCK
+        filled[last] = max(filled[last], end - (last << _SHIFT))
+
+    def _fill_hole(self, block: int, low: int, piece: memoryview) -> int:
+        """Zeros between what block holds and `low`; the CRC once `piece` follows them."""
+        have = self.filled[block]
+        zeros = _ZEROS[: low - have]
+        self._write_raw((block << _SHIFT) + have, memoryview(zeros))
+        crc = crc32c(zeros, self.crcs[block] if have else 0)
+        return crc32c(piece, crc)
+
+    def _patched_crc(self, block: int, low: int, high: int, piece: memoryview) -> int:
+        """The CRC of a checked block after `piece` replaces its [low, high)."""
+        old = self.read_block(block)
+        crc = crc32c(piece, crc32c(memoryview(old)[:low]))
+        return crc32c(memoryview(old)[high:], crc) if high < len(old) else crc
+
+    def _take_crcs_anew(self, first: int, last: int) -> None:
+        """After a failed write its range is undefined, as POSIX has it, but not corrupt."""
+        for block in range(first, last + 1):
+            old = self.read_raw(block << _SHIFT, self.filled[block])
+            self.filled[block] = len(old)
+            self.crcs[block] = crc32c(old)
+
+    def truncate(self, size: int) -> None:
+        """Forgets the blocks at and after `size`; the block cut by it is checked (CorruptSpool)."""
+        keep = (size + BLOCK - 1) >> _SHIFT
+        if keep > len(self.filled):
+            return
+        inside = size & (BLOCK - 1)
+        if inside and self.filled[keep - 1] > inside:
+            old = self.read_block(keep - 1)
+            self.filled[keep - 1] = inside
+            self.crcs[keep - 1] = crc32c(memoryview(old)[:inside])
+        del self.filled[keep:], self.crcs[keep:]
+
+    def read_block(self, block: int) -> bytes:
+        """What was written of a block, checked; raises CorruptSpool."""
+        data = self.read_raw(block << _SHIFT, self.filled[block])
+        if len(data) != self.filled[block] or crc32c(data) != self.crcs[block]:
+            raise CorruptSpool(self.name, block)
+        return data
+
+    def read_checked(self, start: int, end: int) -> bytes | memoryview:
+        """Bytes [start, end), every block of them checked against its CRC; raises CorruptSpool.
+
+        May run in a worker thread while the loop writes: then it may raise for a block that is
+        only half written, and the caller looks again.
+        """
+        first, last = start >> _SHIFT, (end - 1) >> _SHIFT
+        base = first << _SHIFT
+        filled, crcs = self.filled, self.crcs
+        if last >= len(filled):
+            raise CorruptSpool(self.name, last)
+        data = self.read_raw(base, (last << _SHIFT) + filled[last] - base)
+        view = memoryview(data)
+        for block in range(first, last + 1):
+            low = (block << _SHIFT) - base
+            if checksums.crc32c(view[low : low + filled[block]], 0) != crcs[block]:
+                raise CorruptSpool(self.name, block)
+        if len(data) < end - base:
+            raise CorruptSpool(self.name, last)
+        return data if start == base and len(data) == end - base else view[start - base : end - base]
+
+    def read_raw(self, start: int, length: int) -> bytes:
+        """Unchecked; shorter where the file ends. Safe in any thread."""
+        if self.data is not None:
+            return bytes(self.data[start : start + length])
+        found = os.pread(self.fd, length, start)
+        while len(found) < length:
+            more = os.pread(self.fd, length - len(found), start + len(found))
+            if not more:
+                break
+            found += more
+        return found
+
+    def _write_raw(self, start: int, view: memoryview) -> None:
+        if self.data is not None:
+            if len(self.data) < start:  # a hole: only inside one block, filled right after
+                self.data.extend(bytes(start - len(self.data)))
+            self.data[start : start + len(view)] = view
+            return
+        done = os.pwrite(self.fd, view, start)
+        while done < len(view):
+            done += os.pwrite(self.fd, view[done:], start + done)

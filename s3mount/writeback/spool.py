@@ -1,0 +1,139 @@
+"""The spool: where the bytes that programs write wait for their upload."""
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from s3mount.core.config import WritebackConfig
+from s3mount.core.errors import FilesystemError
+from s3mount.core.part_schedule import PartSchedule
+from s3mount.writeback.chunk_pool import ChunkPool
+
+if TYPE_CHECKING:
+    from s3mount.writeback.spooled_file import SpooledFile
+
+# Free chunk files are left to the next writer for so long before their disk space is returned.
+TRIM_DELAY = 1.0
+
+
+class Spool:
+    """All spooled files of a mount; owns the pool and the waiting for room.
+
+    `on_pressure()` is called, synchronously, whenever a writer finds no room: it starts or drops
+    what it can (the uploader sets it). `progress_at` is the trio time of the last byte that the
+    store acknowledged (the uploader sets it as well): while it moves, writers wait on.
+    """
+
+    def __init__(self, config: WritebackConfig, schedule: PartSchedule) -> None:
+        self.config = config
+        self.schedule = schedule
+        self.pool = ChunkPool(config, schedule)
+        self.files: set[SpooledFile] = set()
+        self.on_pressure: Callable[[], None] | None = None
+        self.progress_at = -float("inf")
+        self.waiting = 0
+        self._room = trio.Event()
+        self._surplus = trio.Event()
+
+    def open(self) -> None:
+        """Takes the directory; raises ConfigurationError when another process has it."""
+        self.pool.open()
+
+    def close(self) -> None:
+        for file in tuple(self.files):
+            file.close()
+        self.pool.close()
+
+    async def __aenter__(self) -> "Spool":
+        self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def create_file(self) -> "SpooledFile":
+        from s3mount.writeback.spooled_file import SpooledFile
+
+        file = SpooledFile(self)
+        self.files.add(file)
+        return file
+
+    def usage(self) -> dict[str, int]:
+        """Bytes and counts for `status`; `used` includes `memory` and recycled free files."""
+        pool = self.pool
+        return {
+            "used": pool.charged,
+            "memory": pool.memory,
+            "limit": pool.limit,
+            "chunks": pool.live,
+            "waiting": self.waiting,
+        }
+
+    def release_clean(self) -> None:
+        """Gives back every chunk of every file that the bucket has as well."""
+        for file in tuple(self.files):
+            file.release_clean()
+
+    def wake(self) -> None:
+        """Something was given back, sent or failed: waiting writers look again."""
+        if self.waiting:
+            self._room.set()
+            self._room = trio.Event()
+        if self.pool.surplus:
+            self._surplus.set()
+
+    async def until(self, attempt: Callable[[], bool], file: "SpooledFile") -> None:
+        """Waits until `attempt()` is true, helped by on_pressure.
+
+        Raises `file.failure` if its upload failed for good, and ENOSPC when for
+        no_progress_timeout seconds nothing was sent.
+        """
+        started = trio.current_time()
+        timeout = self.config.no_progress_timeout
+        self.waiting += 1
+        try:
+            while True:
+                changed = self._room
+                if attempt():
+                    return
+                if self.on_pressure is not None:
+                    self.on_pressure()
+                    if attempt():
+                        return
+                if file.failure is not None:
+                    raise file.failure
+                if changed is not self._room:
+                    continue  # on_pressure gave something back: look again before sleeping
+                deadline = max(started, self.progress_at) + timeout
+                if trio.current_time() >= deadline:
+                    raise FilesystemError(errno.ENOSPC, self._nothing_drains())
+                with trio.move_on_at(deadline):
+                    await changed.wait()
+        finally:
+            self.waiting -= 1
+
+    def _nothing_drains(self) -> str:
+        used = self.usage()
+        return (
+            f"the spool holds {used['used']} of {used['limit']} bytes and nothing was sent for "
+            f"{self.config.no_progress_timeout:.0f} s"
+        )
+
+    async def run(self) -> None:
+        """Returns the disk space of chunk files that nobody needs; until cancelled."""
+        while True:
+            await self._surplus.wait()
+            await trio.sleep(TRIM_DELAY)
+            self._surplus = trio.Event()
+            await self.trim()
+
+    async def trim(self) -> None:
+        """Deletes the free chunk files beyond those kept for the next writer."""
+        while self.pool.surplus:
+            chunks = self.pool.take_surplus()
+            with trio.CancelScope(shield=True):  # else their charge would never be refunded
+                await trio.to_thread.run_sync(self.pool.remove, chunks)
+            self.pool.removed(chunks)
+            self.wake()
