@@ -1,0 +1,72 @@
+"""Checksums of what is sent, in whatever form the service checks (ruling 13). No I/O."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from awscrt import checksums
+
+from s3mount.store.base import Body, SlicedBody
+
+# Where nothing is known of the service, an MD5 of so little costs less than the request.
+SMALL_BODY = 1024 * 1024
+_PLAIN_MD5 = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Hex MD5 and base64 CRC32C, as far as they were computed."""
+
+    md5: str | None = None
+    crc32c: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        found = {}
+        if self.md5 is not None:
+            found["content-md5"] = base64.b64encode(bytes.fromhex(self.md5)).decode()
+        if self.crc32c is not None:
+            found["x-amz-checksum-crc32c"] = self.crc32c
+        return found
+
+
+def _pieces(body: Body) -> Iterator[Any]:
+    return body.slices() if isinstance(body, SlicedBody) else iter((body,))
+
+
+def md5(body: Body) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for piece in _pieces(body):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def crc32c(body: Body) -> str:
+    value = 0
+    for piece in _pieces(body):
+        value = checksums.crc32c(piece, value)
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def digest_for(body: Body, size: int, *, checks_crc32c: bool, checks_md5: bool) -> Digest:
+    """The cheapest digest that the service checks; CRC32C is 70 times cheaper than MD5."""
+    if checks_crc32c:
+        return Digest(crc32c=crc32c(body))
+    if checks_md5 or size <= SMALL_BODY:
+        return Digest(md5=md5(body))
+    return Digest()
+
+
+def is_md5(etag: str) -> bool:
+    """Might be the MD5 of the content (it is not where the object is encrypted by SSE-C, KMS)."""
+    return _PLAIN_MD5.fullmatch(etag) is not None
+
+
+def multipart_etag(part_etags: list[str]) -> str | None:
+    """The ETag of a multipart object of these parts; None if theirs are no MD5s."""
+    if not part_etags or not all(is_md5(etag) for etag in part_etags):
+        return None
+    joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"

@@ -1,0 +1,140 @@
+"""What the answers to GET, PUT, UploadPart and the copies must hold to be believed. No I/O."""
+
+import re
+
+from lxml import etree
+
+from s3mount.store import base, integrity
+from s3mount.store.answers import (
+    error_for,
+    http_date,
+    local_name,
+    object_info,
+    parse_xml,
+    version_id,
+)
+from s3mount.store.integrity import Digest
+from s3mount.store.wire import Answer
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+def range_header(start: int, length: int | None) -> dict[str, str]:
+    if length is not None:
+        return {"range": f"bytes={start}-{start + length - 1}"}
+    return {"range": f"bytes={start}-"} if start else {}
+
+
+def get_result(key: str, start: int, length: int | None, answer: Answer) -> base.GetResult:
+    """Raises CorruptAnswer unless the body is exactly the range asked for."""
+    if answer.status != 206:  # the whole object, also where a range was asked for
+        info = object_info(key, answer.headers, answer.asked_at, len(answer.body))
+        _check_length(key, answer)
+        if start and start >= info.size:
+            raise base.InvalidRange("", operation="GetObject", key=key, status=200)
+        if start or (length is not None and length < info.size):
+            end = None if length is None else start + length
+            return base.GetResult(info, start, answer.body[start:end])
+        return base.GetResult(info, 0, answer.body)
+    found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", "").strip())
+    if found is None:
+        raise _corrupt("GetObject", key, "206 without a Content-Range")
+    first, last, total = (int(group) for group in found.groups())
+    expected = total - start if length is None else min(length, total - start)
+    if first != start or last - first + 1 != expected or len(answer.body) != expected:
+        raise _corrupt("GetObject", key, f"another range than asked for: {found[0]}")
+    return base.GetResult(
+        object_info(key, answer.headers, answer.asked_at, total), start, answer.body
+    )
+
+
+def _check_length(key: str, answer: Answer) -> None:
+    """wire.py has compared the body with Content-Length; without one nothing tells its end."""
+    chunked = answer.headers.get("transfer-encoding", "").lower() == "chunked"
+    if not chunked and "content-length" not in answer.headers:
+        raise _corrupt("GetObject", key, "no Content-Length")
+
+
+def put_result(key: str, digest: Digest, encrypted: bool, answer: Answer) -> base.PutResult:
+    """Raises CorruptAnswer where the ETag shows that other bytes were stored than were sent."""
+    etag = etag_of("PutObject", key, answer)
+    check_etag("PutObject", key, etag, digest, encrypted, answer)
+    return base.PutResult(
+        etag, version_id(answer.headers), http_date(answer.headers.get("date", ""))
+    )
+
+
+def etag_of(operation: str, key: str, answer: Answer) -> str:
+    etag = answer.headers.get("etag", "").strip('"')
+    if not etag:
+        raise _corrupt(operation, key, "the answer has no ETag")
+    return etag
+
+
+def check_etag(
+    operation: str, key: str, etag: str, digest: Digest, encrypted: bool, answer: Answer
+) -> None:
+    """Compares the ETag with our MD5, where both are there and the ETag is one (ruling 13)."""
+    if digest.md5 is None or encrypted or not integrity.is_md5(etag):
+        return
+    if answer.headers.get("x-amz-server-side-encryption", "AES256") != "AES256":
+        return
+    if etag != digest.md5:
+        raise _corrupt(operation, key, f"stored with ETag {etag}, sent with MD5 {digest.md5}")
+
+
+def copy_result(operation: str, key: str, answer: Answer) -> base.PutResult:
+    """A copy may answer 200 with an error inside, or with nothing at all (rclone)."""
+    fields = xml_fields(operation, key, answer.body, {"CopyObjectResult", "CopyPartResult"})
+    etag = fields.get("ETag", "").strip('"')
+    if not etag:
+        raise _corrupt(operation, key, "the copy's answer has no ETag")
+    return base.PutResult(
+        etag, version_id(answer.headers), http_date(answer.headers.get("date", ""))
+    )
+
+
+def copied_part(key: str, number: int, length: int, answer: Answer) -> base.Part:
+    operation = "UploadPartCopy"
+    etag = copy_result(operation, key, answer).etag
+    fields = xml_fields(operation, key, answer.body, {"CopyPartResult", "CopyObjectResult"})
+    return base.Part(number, etag, length, fields.get("ChecksumCRC32C"))
+
+
+def upload_id(key: str, answer: Answer) -> str:
+    operation = "CreateMultipartUpload"
+    found = xml_fields(operation, key, answer.body, {"InitiateMultipartUploadResult"}).get(
+        "UploadId", ""
+    )
+    if not found:
+        raise _corrupt(operation, key, "the answer has no UploadId")
+    return found
+
+
+def xml_fields(operation: str, key: str, body: bytes, roots: set[str]) -> dict[str, str]:
+    """The children of the answer's root, which must be one of `roots`; the error inside a 200
+    is raised as what it says, ambiguous."""
+    try:
+        root = parse_xml(body)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise _corrupt(operation, key, f"the answer is cut: {error}") from error
+    fields = {local_name(child): child.text or "" for child in root}
+    name = local_name(root)
+    if name == "Error":
+        inside = error_for(
+            operation,
+            key,
+            500,
+            fields.get("Code", ""),
+            fields.get("Message", ""),
+            fields.get("RequestId", ""),
+        )
+        inside.ambiguous = True
+        raise inside
+    if name not in roots:
+        raise _corrupt(operation, key, f"a <{name}> as the answer")
+    return fields
+
+
+def _corrupt(operation: str, key: str, message: str) -> base.CorruptAnswer:
+    return base.CorruptAnswer(message, operation=operation, key=key, ambiguous=True)

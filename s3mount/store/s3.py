@@ -1,0 +1,361 @@
+"""The S3 store: each method of the protocol as requests, and what becomes of their answers.
+
+Hot requests go by wire.py, rare ones by boto3 (rare.py); threads, retries and deadlines are the
+performer's (open.py shows how they are stacked).
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import trio
+
+from s3mount.core.config import StoreConfig
+from s3mount.store import base, integrity, results
+from s3mount.store.answers import http_date, object_info
+from s3mount.store.base import ALWAYS, Body, Capabilities, Condition, WriteHeaders
+from s3mount.store.call import Lane
+from s3mount.store.capabilities import CapabilityProbe, Known
+from s3mount.store.checks import check_key, check_metadata, check_put_size
+from s3mount.store.counts import Counts
+from s3mount.store.deleting import BatchDelete
+from s3mount.store.endpoint import Connection
+from s3mount.store.headers import RequestHeaders
+from s3mount.store.listing import parse_list
+from s3mount.store.multipart import MultipartUploads
+from s3mount.store.sender import SERVER_SIDE_PATIENCE, Sender
+from s3mount.store.wire import Answer, Request, Wire, body_size
+
+
+class S3Store:
+    """See base.ObjectStore; made by open.open_store."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        connection: Connection,
+        wire: Wire,
+        sender: Sender,
+        probe: CapabilityProbe,
+        uploads: MultipartUploads,
+        counts: Counts,
+    ) -> None:
+        self._config = config
+        self._connection = connection
+        self._wire = wire
+        self._sender = sender
+        self._probe = probe
+        self._uploads = uploads
+        self._counts = counts
+        self._headers = RequestHeaders(config)
+        self._deletes = BatchDelete(sender, self._headers)
+
+    async def capabilities(self) -> Capabilities:
+        return (await self._probe.known()).capabilities
+
+    async def check_bucket(self, prefix: str) -> None:
+        self._probe.prefix = prefix
+        await self.list(prefix, max_keys=1)
+
+    # -- reading
+
+    async def head(self, key: str, *, version_id: str | None = None) -> base.ObjectInfo:
+        check_key("HeadObject", key)
+        request = Request("HeadObject", "HEAD", key, _version(version_id), self._headers.read())
+        return await self._sender.read(
+            request,
+            lambda answer: object_info(key, answer.headers, answer.asked_at),
+            lane=Lane.METADATA,
+        )
+
+    async def get(
+        self,
+        key: str,
+        start: int = 0,
+        length: int | None = None,
+        *,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        version_id: str | None = None,
+    ) -> base.GetResult:
+        check_key("GetObject", key)
+        if length == 0:
+            return await self._get_nothing(key, start, if_match, version_id)
+        headers = self._headers.read() | results.range_header(start, length)
+        if if_match is not None:
+            headers["if-match"] = f'"{if_match}"'
+        if if_none_match is not None:
+            headers["if-none-match"] = f'"{if_none_match}"'
+        request = Request("GetObject", "GET", key, _version(version_id), headers)
+        try:
+            result = await self._sender.read(
+                request,
+                functools.partial(results.get_result, key, start, length),
+                lane=Lane.READ,
+                size=length or 0,
+            )
+        except base.InvalidRange:
+            if start:
+                raise
+            return await self._get_nothing(key, start, if_match, version_id)
+        _check_match("GetObject", result.info, if_match)
+        if if_none_match is not None and result.info.etag == if_none_match:
+            raise base.NotModified("", operation="GetObject", key=key, status=200)
+        return result
+
+    async def _get_nothing(
+        self, key: str, start: int, if_match: str | None, version_id: str | None
+    ) -> base.GetResult:
+        """A range of no bytes: the object is empty, or none were asked for."""
+        info = await self.head(key, version_id=version_id)
+        _check_match("GetObject", info, if_match)
+        if start and start >= info.size:
+            raise base.InvalidRange("", operation="GetObject", key=key, status=416)
+        return base.GetResult(info, start, b"")
+
+    async def list(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        start_after: str = "",
+        token: str | None = None,
+        max_keys: int = 1000,
+    ) -> base.ListPage:
+        query = [("list-type", "2"), ("encoding-type", "url")]
+        query.append(("max-keys", str(min(max_keys, self._config.list_page_size))))
+        if prefix:
+            query.append(("prefix", prefix))
+        if delimiter:
+            query.append(("delimiter", delimiter))
+        if token is not None:
+            query.append(("continuation-token", token))
+        elif start_after:
+            query.append(("start-after", start_after))
+
+        def parse(answer: Answer) -> base.ListPage:
+            answered_at = http_date(answer.headers.get("date", ""))
+            return parse_list(answer.body, prefix, token, answered_at, answer.asked_at)
+
+        request = Request(
+            "ListObjectsV2", "GET", None, tuple(query), self._headers.list(), about=prefix
+        )
+        return await self._sender.read(request, parse, lane=Lane.METADATA)
+
+    # -- writing
+
+    async def put(
+        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+    ) -> base.PutResult:
+        operation = "PutObject"
+        size = body_size(body)
+        check_key(operation, key)
+        check_metadata(operation, key, headers.metadata)
+        check_put_size(operation, key, size)
+        known = await self._known_for(size, condition)
+        sent = self._headers.write(headers) | _put_condition(condition, known)
+        can = known.capabilities
+        digest = integrity.Digest()
+
+        def build() -> Request:
+            nonlocal digest
+            digest = integrity.digest_for(
+                body, size, checks_crc32c=can.checks_crc32c, checks_md5=can.checks_md5
+            )
+            return Request(operation, "PUT", key, (), sent | digest.headers(), body)
+
+        def parse(answer: Answer) -> base.PutResult:
+            return results.put_result(key, digest, self._headers.encrypted, answer)
+
+        try:
+            return await self._sender.write(operation, key, build, parse, size=size)
+        except base.PreconditionFailed as error:
+            ours = await self._own_put(key, body, headers) if error.ambiguous else None
+            if ours is None:
+                raise
+            return ours
+
+    async def _known_for(self, size: int, condition: Condition) -> Known:
+        """Small unconditional PUTs do not wait for the probing: their Content-MD5 is cheap."""
+        if condition == ALWAYS and size <= integrity.SMALL_BODY:
+            return self._probe.known_so_far()
+        return await self._probe.known()
+
+    async def _own_put(self, key: str, body: Body, headers: WriteHeaders) -> base.PutResult | None:
+        """After an attempt with unknown outcome a condition failed: is what is there ours?"""
+        info = await self.head(key)
+        if info.size != body_size(body) or not _same_metadata(info, headers):
+            return None
+        expected = await trio.to_thread.run_sync(integrity.md5, body)
+        if self._headers.encrypted or not integrity.is_md5(info.etag):
+            there = await self.get(key, if_match=info.etag)
+            if await trio.to_thread.run_sync(integrity.md5, there.data) != expected:
+                return None
+        elif info.etag != expected:
+            return None
+        return base.PutResult(info.etag, info.version_id, info.answered_at)
+
+    async def delete(self, key: str) -> None:
+        check_key("DeleteObject", key)
+        await self._deletes.one(key)
+
+    async def delete_many(self, keys: Sequence[str]) -> Sequence[base.DeleteFailure]:
+        return await self._deletes.many(keys)
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        source_etag: str | None = None,
+        replace: WriteHeaders | None = None,
+    ) -> base.PutResult:
+        operation = "CopyObject"
+        check_key(operation, target)
+        if replace is not None:
+            check_metadata(operation, target, replace.metadata)
+        headers = self._headers.copy(self._config.bucket, source, replace)
+        if source_etag is not None:
+            headers |= await self._source_condition(operation, source, source_etag)
+        request = Request(operation, "PUT", target, (), headers)
+        try:
+            return await self._sender.write(
+                operation,
+                target,
+                lambda: request,
+                functools.partial(results.copy_result, operation, target),
+                patience=SERVER_SIDE_PATIENCE,
+            )
+        except base.PreconditionFailed as error:
+            # Our own copy onto itself, its answer lost, may have changed the ETag.
+            if not error.ambiguous or source != target or replace is None:
+                raise
+            info = await self.head(target)
+            if not _same_metadata(info, replace):
+                raise
+            return base.PutResult(info.etag, info.version_id, info.answered_at)
+
+    async def _source_condition(
+        self, operation: str, source: str, source_etag: str
+    ) -> Mapping[str, str]:
+        """The header where it is honoured; else looks now (Ceph and moto ignore the header)."""
+        if (await self._probe.known()).capabilities.copy_source_if_match:
+            return {"x-amz-copy-source-if-match": f'"{source_etag}"'}
+        _check_match(operation, await self.head(source), source_etag)
+        return {}
+
+    # -- multipart uploads
+
+    async def create_upload(self, key: str, headers: WriteHeaders) -> str:
+        check_key("CreateMultipartUpload", key)
+        check_metadata("CreateMultipartUpload", key, headers.metadata)
+        return await self._uploads.create(key, headers)
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> base.Part:
+        check_put_size("UploadPart", key, body_size(body))
+        return await self._uploads.part(key, upload_id, number, body)
+
+    async def upload_part_copy(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: str,
+        start: int,
+        length: int,
+        *,
+        source_etag: str | None = None,
+    ) -> base.Part:
+        known = await self._probe.known()
+        # Ceph decodes the source key of UploadPartCopy twice: 'a%41' is not found there, and
+        # 'a%zz' crashes the gateway.
+        if known.capabilities.part_copy and "%" not in source:
+            condition: Mapping[str, str] = {}
+            if source_etag is not None:
+                condition = await self._source_condition("UploadPartCopy", source, source_etag)
+            try:
+                return await self._uploads.copied_part(
+                    key, upload_id, number, source, start, length, condition
+                )
+            except base.NotImplementedByService:
+                pass
+        got = await self.get(source, start, length, if_match=source_etag)
+        if len(got.data) != length:
+            raise base.InvalidRange("", operation="UploadPartCopy", key=source, status=416)
+        return await self._uploads.part(key, upload_id, number, got.data)
+
+    async def complete_upload(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[base.Part],
+        *,
+        condition: Condition = ALWAYS,
+    ) -> base.PutResult:
+        try:
+            return await self._uploads.complete(key, upload_id, parts, condition)
+        except (base.PreconditionFailed, base.NoSuchUpload, base.TransientError) as error:
+            if not error.ambiguous:
+                raise
+            ours = await self._own_upload(key, parts)
+            if ours is None:
+                raise
+            return ours
+
+    async def _own_upload(self, key: str, parts: Sequence[base.Part]) -> base.PutResult | None:
+        """After a Complete with unknown outcome: is the object there the one of these parts?"""
+        try:
+            info = await self.head(key)
+        except base.NotFound:
+            return None
+        if info.size != sum(part.size for part in parts):
+            return None
+        expected = integrity.multipart_etag([part.etag for part in parts])
+        if expected is not None and not self._headers.encrypted and info.etag != expected:
+            return None
+        return base.PutResult(info.etag, info.version_id, info.answered_at)
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        await self._uploads.abort(key, upload_id)
+
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[base.Part]:
+        return await self._uploads.parts(key, upload_id)
+
+    async def list_uploads(self, prefix: str) -> Sequence[base.Upload]:
+        return await self._uploads.pending(prefix)
+
+    # -- the rest
+
+    def counts(self) -> Mapping[str, int]:
+        return self._counts.snapshot()
+
+    async def aclose(self) -> None:
+        """Idle connections are closed; requests under way end by themselves."""
+        self._wire.close()
+        self._connection.close()
+        await trio.lowlevel.checkpoint()
+
+
+def _version(version_id: str | None) -> tuple[tuple[str, str], ...]:
+    return () if version_id is None else (("versionId", version_id),)
+
+
+def _put_condition(condition: Condition, known: Known) -> dict[str, str]:
+    """Only what the service honours; Ceph 16 wants the ETag of a PUT's If-Match unquoted."""
+    if condition.absent and known.capabilities.put_if_absent:
+        return {"if-none-match": "*"}
+    if condition.etag is not None and known.capabilities.put_if_match:
+        return {"if-match": known.if_match(condition.etag)}
+    return {}
+
+
+def _check_match(operation: str, info: base.ObjectInfo, etag: str | None) -> None:
+    """Some services ignore If-Match: what the answer says counts."""
+    if etag is not None and info.etag != etag:
+        raise base.PreconditionFailed(
+            f"its ETag is {info.etag}, not {etag}", operation=operation, key=info.key
+        )
+
+
+def _same_metadata(info: base.ObjectInfo, headers: WriteHeaders) -> bool:
+    sent = {name.lower(): value for name, value in headers.metadata.items()}
+    return dict(info.metadata) == sent
