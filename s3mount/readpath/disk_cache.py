@@ -156,6 +156,7 @@ class DiskCache:
             found = []
         for entry in found:
             self._remember(entry)
+        await self._shrink()
         while True:
             while self._jobs:
                 await self._jobs.popleft()()

@@ -125,7 +125,12 @@ class ReadPath:
         self._cache.release(version)
 
     def repin(
-        self, remote: RemoteObject, *, key: str | None = None, etag: str | None = None
+        self,
+        remote: RemoteObject,
+        *,
+        key: str | None = None,
+        etag: str | None = None,
+        version_id: str | None = None,
     ) -> None:
         """Our own copy moved this version: its bytes are now at `key`, its ETag is `etag`.
 
@@ -136,9 +141,9 @@ class ReadPath:
             remote.key = key
         if etag is not None:
             remote.etag = etag
+        remote.version_id, remote.by_version = version_id, False
         if remote.identity == old:
             return
-        remote.version_id, remote.by_version = None, False
         version = self._cache.known(old)
         if version is not None:
             self._cache.move(version, remote.identity)
@@ -162,6 +167,11 @@ class ReadPath:
             if self._disk is not None:
                 await nursery.start(self._disk.run)
             task_status.started()
+
+    async def disk_written(self) -> None:
+        """Waits until the disk cache, if there is one, is in use and has what was read so far."""
+        if self._disk is not None:
+            await self._disk.written()
 
     def stats(self) -> dict[str, int]:
         """Counters since the start, and bytes in use now; for `s3mount status`."""
