@@ -5,10 +5,12 @@ answered neither by a success nor by a clear refusal (403, no connection) ends t
 that StoreError, so that nothing wrong is remembered.
 """
 
+import contextlib
 import functools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import trio
@@ -206,9 +208,10 @@ class _Probing:
         return base.Part(number, etag, len(_BODY), digest.crc32c)
 
     async def _abort(self, upload_id: str) -> None:
-        await self._sender.call(
-            "AbortMultipartUpload", self._key, lambda: self._rare.abort(self._key, upload_id)
-        )
+        with contextlib.suppress(base.NoSuchUpload, base.NotFound):  # a refused Complete took it
+            await self._sender.call(
+                "AbortMultipartUpload", self._key, lambda: self._rare.abort(self._key, upload_id)
+            )
         self._uploads.discard(upload_id)
 
     # -- copies
@@ -322,8 +325,17 @@ class _Probing:
         except StoreError as error:
             return _clear(error)
         self._uploads.discard(upload_id)
+        if not result.etag:  # Ceph's first answer to a Complete
+            result = replace(result, etag=await self._current_etag())
         self._note_written(result)
         return result
+
+    async def _current_etag(self) -> str:
+        request = Request("HeadObject", "HEAD", self._key, (), self._headers.read())
+        etag = await self._ask(
+            request, lambda answer: results.etag_of("HeadObject", self._key, answer)
+        )
+        return "" if isinstance(etag, StoreError) else etag
 
     # -- all of them
 

@@ -22,7 +22,13 @@ FIRST_DELAY = 0.1  # seconds; doubles with each attempt
 FIRST_DELAY_SLOWED = 0.4  # after SlowDown
 LONGEST_DELAY = 10.0
 # Answers that are no failures: the caller asked whether it is so.
-_EXPECTED = (base.NotFound, base.NotModified, base.PreconditionFailed, base.NoSuchUpload)
+_EXPECTED = (
+    base.NotFound,
+    base.NotModified,
+    base.PreconditionFailed,
+    base.NoSuchUpload,
+    base.InvalidRange,
+)
 
 
 def backoff(attempt: int, error: StoreError, chance: float) -> float:

@@ -291,8 +291,14 @@ class S3Store:
         *,
         condition: Condition = ALWAYS,
     ) -> base.PutResult:
+        operation = "CompleteMultipartUpload"
         try:
-            return await self._uploads.complete(key, upload_id, parts, condition)
+            result = await self._uploads.complete(key, upload_id, parts, condition)
+            if result.etag:
+                return result
+            raise base.CorruptAnswer(
+                "no ETag, and not our object there", operation=operation, key=key, ambiguous=True
+            )
         except (base.PreconditionFailed, base.NoSuchUpload, base.TransientError) as error:
             if not error.ambiguous:
                 raise
