@@ -126,6 +126,7 @@ class MountConfig:
     read: ReadConfig
     cache_dir: Path
     read_only: bool = False
+    nonempty: bool = False  # mount over a directory that has files, hiding them
     xattrs: bool = False  # off: ENOSYS, which spares a GETXATTR before every write
     statfs_bytes: int = 1024 * TIB  # what df shows as the size
     update_parent_times: bool = True

@@ -1,0 +1,259 @@
+"""From options to a MountConfig: settings are collected by name, then checked and built."""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3mount.cli.passwd_file import Credentials, find_credentials
+from s3mount.core.config import (
+    AttributeDefaults,
+    MountConfig,
+    NamespaceConfig,
+    ReadConfig,
+    StoreConfig,
+    WritebackConfig,
+)
+from s3mount.core.errors import ConfigurationError
+from s3mount.fuse.mountpoint import resolve
+
+SECTIONS = ("store", "defaults", "namespace", "writeback", "read", "mount", "front")
+FSNAME = "s3mount"
+
+
+@dataclass(slots=True)
+class Settings:
+    """Values as given, by (section, field); sections are the parts of MountConfig, and 'front'.
+
+    The front section is for the command line alone: bucket, mountpoint, cache_dir, read_cache,
+    spool_parent, passwd_file, log_file, log_timestamps, instance_name, servicepath,
+    free_space_ratio, sse_custom, need_session_token, need_cache_dir.
+    """
+
+    values: dict[tuple[str, str], Any] = field(default_factory=dict)
+    kernel_options: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def set(self, section: str, name: str, value: Any) -> None:
+        assert section in SECTIONS, section
+        self.values[section, name] = value
+
+    def get(self, section: str, name: str, default: Any = None) -> Any:
+        return self.values.get((section, name), default)
+
+    def section(self, section: str) -> dict[str, Any]:
+        return {name: value for (where, name), value in self.values.items() if where == section}
+
+
+def build_config(settings: Settings, environment: Mapping[str, str] = os.environ) -> MountConfig:
+    """Raises ConfigurationError for what cannot work, with the remedy."""
+    bucket, prefix = split_bucket(_required(settings, "bucket", "name the bucket to mount"))
+    _check_combinations(settings, environment)
+    _append_servicepath(settings)
+    endpoint = settings.get("store", "endpoint_url")
+    check_bucket_name(bucket, amazon=_is_amazon(endpoint or environment.get("AWS_ENDPOINT_URL")))
+    mountpoint = resolve(Path(_required(settings, "mountpoint", "name the directory to mount on")))
+    root = settings.get("front", "cache_dir") or default_cache_dir(environment)
+    name = mount_name(endpoint, bucket, prefix, mountpoint)
+    spool_parent = settings.get("front", "spool_parent")
+    spool_dir = spool_parent / f"s3mount-{name}" if spool_parent else root / name / "spool"
+    read_cache = settings.get("front", "read_cache")
+    ratio = settings.get("front", "free_space_ratio")
+    if ratio is not None:
+        settings.set("writeback", "disk_reserve", disk_reserve_of(ratio, spool_dir))
+    credentials = _credentials(settings, bucket, environment)
+    writeback = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
+    _check_parts(writeback)
+    return MountConfig(
+        mountpoint=mountpoint,
+        prefix=prefix,
+        store=StoreConfig(
+            bucket=bucket,
+            state_dir=root / "services",
+            **_keys(credentials),
+            **settings.section("store"),
+        ),
+        defaults=AttributeDefaults(
+            **{"uid": os.getuid(), "gid": os.getgid()} | settings.section("defaults")
+        ),
+        namespace=NamespaceConfig(
+            stat_cache_path=root / name / "attributes.sqlite", **settings.section("namespace")
+        ),
+        writeback=writeback,
+        read=ReadConfig(
+            disk_dir=read_cache / f"s3mount-{name}" if read_cache else None,
+            **settings.section("read"),
+        ),
+        cache_dir=root / name,
+        fuse_options=fuse_options(settings),
+        **settings.section("mount"),
+    )
+
+
+def fuse_options(settings: Settings) -> tuple[str, ...]:
+    """/proc/mounts then shows 's3mount ... fuse.s3mount'."""
+    given = list(dict.fromkeys(settings.kernel_options))
+    if "allow_other" in given and os.getuid() != 0 and not _user_allow_other():
+        raise ConfigurationError(
+            "allow_other needs the line user_allow_other in /etc/fuse.conf; add it as root:"
+            " echo user_allow_other >> /etc/fuse.conf"
+        )
+    named = {option.partition("=")[0] for option in given}
+    if "fsname" not in named:
+        given.append(f"fsname={FSNAME}")
+    return (*given, f"subtype={FSNAME}")
+
+
+def _user_allow_other() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def split_bucket(text: str) -> tuple[str, str]:
+    """('bucket', 'prefix/') of 'BUCKET' or 'BUCKET:/PREFIX'."""
+    if text.startswith("s3fs#"):
+        raise ConfigurationError(
+            f"write {text.removeprefix('s3fs#')!r} instead of {text!r} and the type"
+            " fuse.s3mount instead of fuse in fstab"
+        )
+    if text.startswith(("s3://", "http://", "https://")):
+        name, _, rest = text.partition("://")[2].partition("/")
+        wanted = f"{name}:/{rest}" if rest else name
+        raise ConfigurationError(f"write BUCKET or BUCKET:/PREFIX, e.g. {wanted}, not {text}")
+    bucket, colon, path = text.partition(":")
+    if colon and not path.startswith("/"):
+        raise ConfigurationError(f"write {bucket}:/{path} to mount a part of a bucket, not {text}")
+    prefix = path.strip("/")
+    if any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
+        raise ConfigurationError(
+            f"no path can name {path!r}: empty components, '.' and '..' are not possible"
+        )
+    if len(prefix.encode(errors="surrogateescape")) > 1000:
+        raise ConfigurationError("the prefix is too long: keys have at most 1024 bytes")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def check_bucket_name(bucket: str, *, amazon: bool) -> None:
+    """Amazon's rules where it is Amazon; other services let more through."""
+    if amazon:
+        good = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) and ".." not in bucket
+        rule = "3 to 63 lower-case letters, digits, '-' and '.', a letter or digit at both ends"
+    else:
+        good = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket) and ".." not in bucket
+        rule = "3 to 255 letters, digits, '-', '_' and '.'"
+    if not good:
+        raise ConfigurationError(
+            f"no bucket can be called {bucket!r}: a name has {rule}; check the spelling"
+        )
+
+
+def _is_amazon(endpoint: str | None) -> bool:
+    return endpoint is None or ".amazonaws.com" in endpoint
+
+
+def default_cache_dir(environment: Mapping[str, str]) -> Path:
+    if environment.get("XDG_CACHE_HOME"):
+        return Path(environment["XDG_CACHE_HOME"]) / "s3mount"
+    if os.getuid() == 0:
+        return Path("/var/cache/s3mount")
+    return Path.home() / ".cache" / "s3mount"
+
+
+def disk_reserve_of(ratio: int, directory: Path) -> int:
+    """free_space_ratio in bytes of the disk that `directory` is, or will be, on."""
+    while not directory.exists():
+        directory = directory.parent
+    return shutil.disk_usage(directory).total * ratio // 100
+
+
+def mount_name(endpoint: str | None, bucket: str, prefix: str, mountpoint: Path) -> str:
+    """What belongs to one mount (spool, journal, lock) is kept below this name."""
+    identity = "\0".join([endpoint or "", bucket, prefix, os.fspath(mountpoint)])
+    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+    return f"{bucket}-{digest[:12]}"
+
+
+def _required(settings: Settings, name: str, remedy: str) -> str:
+    value = settings.get("front", name)
+    if not value:
+        raise ConfigurationError(f"{remedy}: s3mount BUCKET MOUNTPOINT")
+    return str(value)
+
+
+def _credentials(
+    settings: Settings, bucket: str, environment: Mapping[str, str]
+) -> Credentials | None:
+    if settings.get("store", "anonymous"):
+        return None
+    named = settings.get("front", "passwd_file")
+    if named is None and settings.get("store", "profile"):
+        return None
+    return find_credentials(bucket, named, environment)
+
+
+def _keys(credentials: Credentials | None) -> dict[str, Any]:
+    if credentials is None:
+        return {}
+    return {
+        "access_key": credentials.access_key,
+        "secret_key": credentials.secret_key,
+        "session_token": credentials.session_token,
+    }
+
+
+def _check_combinations(settings: Settings, environment: Mapping[str, str]) -> None:
+    if settings.get("front", "need_session_token") and (
+        "AWS_ACCESS_KEY_ID" in environment and "AWS_SESSION_TOKEN" not in environment
+    ):
+        raise ConfigurationError(
+            "use_session_token is given but AWS_SESSION_TOKEN is not set; set it or drop the option"
+        )
+    cache = settings.get("front", "read_cache")
+    if settings.get("front", "need_cache_dir") and cache and not cache.is_dir():
+        raise ConfigurationError(
+            f"the cache directory {cache} does not exist (check_cache_dir_exist); create it"
+        )
+    if settings.get("store", "profile") and settings.get("front", "passwd_file"):
+        raise ConfigurationError("give either a profile or a passwd_file, not both")
+    if settings.get("store", "sse") and settings.get("store", "sse_customer_key"):
+        raise ConfigurationError("give either a key of yours (SSE-C) or the service's, not both")
+
+    if bool(settings.get("front", "sse_custom")) != bool(settings.get("store", "sse_customer_key")):
+        raise ConfigurationError(
+            "SSE-C needs the key for both ways: -o use_sse=custom:FILE"
+            " (or use_sse=custom with load_sse_c=FILE)"
+        )
+
+
+def _append_servicepath(settings: Settings) -> None:
+    path = settings.get("front", "servicepath")
+    if not path:
+        return
+    endpoint = settings.get("store", "endpoint_url")
+    if endpoint is None:
+        raise ConfigurationError("servicepath needs the service it belongs to: url=URL")
+    settings.set("store", "endpoint_url", f"{endpoint}/{path}")
+
+
+def _check_parts(writeback: WritebackConfig) -> None:
+    for name, value in (
+        ("part-size", writeback.part_size),
+        ("copy-part-size", writeback.copy_part_size),
+    ):
+        if not writeback.min_part_size <= value <= writeback.max_part_size:
+            raise ConfigurationError(
+                f"{name} is {value} bytes; S3 allows 5 MiB to 5 GiB (parts grow by themselves"
+                " where an object needs more than 10,000)"
+            )
+    if writeback.spool_limit < 4 * writeback.part_size:
+        raise ConfigurationError(
+            f"spool-size is {writeback.spool_limit} bytes; it must hold four parts of"
+            f" {writeback.part_size} bytes at least"
+        )

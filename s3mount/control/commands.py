@@ -1,0 +1,76 @@
+"""What a mount does for its control socket's clients."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+import s3mount
+from s3mount.control.server import Command, CommandFailed
+from s3mount.core.config import MountConfig
+from s3mount.filesystem.filesystem import FileSystem
+
+Json = Any
+# What the mount does at present, as status shows it.
+SERVING, DRAINING, UNMOUNTED = "serving", "draining", "unmounted"
+
+
+@dataclass(slots=True)
+class MountState:
+    """What the composition root and the commands both know of the mount."""
+
+    config: MountConfig
+    filesystem: FileSystem
+    phase: str = SERVING
+    started: float = field(default_factory=time.time)
+
+    def pending(self) -> dict[str, Json]:
+        pending = self.filesystem.pending()
+        return {
+            "phase": self.phase,
+            "intents": pending.intents,
+            "bytes": pending.bytes,
+            "files": pending.files,
+            "errors": list(pending.errors),
+        }
+
+
+def commands(state: MountState) -> Mapping[str, Command]:
+    """By the name that a request carries."""
+
+    async def status(request: Mapping[str, Json]) -> Json:
+        config = state.config
+        return {
+            "version": s3mount.__version__,
+            "pid": os.getpid(),
+            "bucket": config.store.bucket,
+            "prefix": config.prefix,
+            "endpoint": config.store.endpoint_url,
+            "mountpoint": str(config.mountpoint),
+            "uptime": round(time.time() - state.started, 1),
+            "pending": state.pending(),
+            **state.filesystem.status(),
+        }
+
+    async def flush(request: Mapping[str, Json]) -> Json:
+        await state.filesystem.flush_all()
+        return state.pending()
+
+    async def drain(request: Mapping[str, Json]) -> Json:
+        await state.filesystem.drain(request.get("timeout"), None)
+        return state.pending()
+
+    async def watch(request: Mapping[str, Json]) -> Json:
+        """Reports progress until the process ends: how a client waits for that."""
+        await trio.sleep_forever()
+
+    async def cancel(request: Mapping[str, Json]) -> Json:
+        path = request.get("path")
+        if not isinstance(path, str):
+            raise CommandFailed("cancel needs a path below the mount point")
+        return await state.filesystem.cancel(path)
+
+    return {"status": status, "flush": flush, "drain": drain, "watch": watch, "cancel": cancel}

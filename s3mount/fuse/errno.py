@@ -1,0 +1,82 @@
+"""The one table from what went wrong to the errno that a program sees, and the log line for it."""
+
+import errno
+from collections.abc import Mapping
+
+from s3mount.core.errors import FilesystemError
+from s3mount.store import base
+
+# The most derived class of an error that is listed here decides.
+STORE_ERRNO: Mapping[type[base.StoreError], int] = {
+    base.StoreError: errno.EIO,
+    base.NotFound: errno.ENOENT,
+    base.NoSuchBucket: errno.EIO,
+    base.AccessDenied: errno.EACCES,
+    base.QuotaExceeded: errno.EDQUOT,
+    base.PreconditionFailed: errno.ESTALE,
+    base.EntityTooLarge: errno.EFBIG,
+    base.KeyTooLong: errno.ENAMETOOLONG,
+    base.MetadataTooLarge: errno.ENOSPC,
+    base.Archived: errno.EIO,
+    base.DeadlineExceeded: errno.ETIMEDOUT,
+}
+
+# What a local disk says about itself is passed on; any other OSError is ours, hence EIO.
+LOCAL_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
+
+# Answers that are part of a program's ordinary life: worth a line only when debugging.
+ORDINARY = frozenset(
+    {
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EINVAL,
+        errno.ENODATA,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ELOOP,
+        errno.ENXIO,
+    }
+)
+
+
+def errno_of(error: BaseException) -> int:
+    """The errno for a failed call; EIO for what nobody expected."""
+    if isinstance(error, FilesystemError):
+        return error.errno
+    for kind in type(error).__mro__:
+        if kind in STORE_ERRNO:
+            return STORE_ERRNO[kind]
+    if isinstance(error, OSError) and error.errno in LOCAL_ERRNO:
+        return error.errno
+    return errno.EIO
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the error is one of the file system's own, told in a line without a traceback."""
+    return isinstance(error, (FilesystemError, base.StoreError)) or (
+        isinstance(error, OSError) and error.errno in LOCAL_ERRNO
+    )
+
+
+def expected_in(error: BaseException) -> BaseException:
+    """The error to answer with: out of a group (of parallel tasks) the first expected one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((each for each in error.exceptions if is_expected(each)), error.exceptions[0])
+    return error
+
+
+def describe(error: BaseException, bucket: str) -> str:
+    """One log line: what failed and, where there is one, the command that helps."""
+    name = errno.errorcode.get(errno_of(error), "EIO")
+    line = f"{name}: {error}"
+    if isinstance(error, base.Archived):
+        line += (
+            "; restore it first: aws s3api restore-object"
+            f" --bucket {bucket} --key {error.key!r} --restore-request Days=7"
+        )
+    return line.replace("\n", " ")

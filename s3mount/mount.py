@@ -1,0 +1,366 @@
+"""The composition root: wires the layers into a mounted bucket, and takes them apart again.
+
+A mount lives through these phases: checked, mounted, serving, draining (asked to leave, still
+serving), unmounted (the directory is gone, unsent changes still go out), ended.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import pyfuse3
+import trio
+
+from s3mount.control.address import own_socket
+from s3mount.control.commands import DRAINING, UNMOUNTED, MountState, commands
+from s3mount.control.server import ControlServer
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import ConfigurationError
+from s3mount.filesystem.build import open_filesystem
+from s3mount.filesystem.filesystem import FileSystem
+from s3mount.fuse.kernel import harden_process, tune_mount, tune_process
+from s3mount.fuse.mountpoint import find_mount, prepare
+from s3mount.fuse.operations import Operations
+from s3mount.fuse.watchdog import start_watchdog
+from s3mount.store import base
+from s3mount.store.open import open_store
+
+log = logging.getLogger(__name__)
+
+# Requests in progress at once. pyfuse3's own 99 lets 120 blocked closes hang even statfs
+# (ruling 3); waiting is bounded by the layers below instead.
+MAX_TASKS = 4096
+MIN_TASKS = 16  # idle ones that keep their request buffer instead of mapping it anew
+ANSWER_TIMEOUT = 15.0  # the mount's first statfs, which needs no network
+CHECK_TIMEOUT = 25.0  # the first request to the bucket
+LAST_REQUESTS = 5.0  # what is still being answered when the mount leaves
+PROGRESS_INTERVAL = 2.0
+LOCK_INTERVAL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the command line hands in.
+
+    `started` is called once the mount answers; `warn` tells the user who waits for the start,
+    `say` the one who waits for the end; `reopen_log` is for SIGHUP; the watchdog reports to
+    syslog or to `log_file`.
+    """
+
+    started: Callable[[], None] = lambda: None
+    say: Callable[[str], None] = lambda text: None
+    warn: Callable[[str], None] = lambda text: None
+    reopen_log: Callable[[], None] = lambda: None
+    log_to_syslog: bool = False
+    log_file: IO[str] | None = None
+
+
+def run_mount(config: MountConfig, hooks: Hooks) -> int:
+    """Mounts, serves until unmounted or told to leave, returns the exit status.
+
+    0: everything reached the bucket. 1: the log says what did not. Raises ConfigurationError,
+    with the remedy in its text, if the mount could not start.
+    """
+    harden_process()
+    tune_process()
+    check_directories(config)
+    prepare(config.mountpoint, nonempty=config.nonempty)
+    with locked(config.cache_dir, hooks.warn):
+        try:
+            return trio.run(Mount(config, hooks).run)
+        except BaseExceptionGroup as group:
+            refusal, _ = group.split(ConfigurationError)
+            if refusal is None:
+                raise
+            raise _first(refusal) from None
+
+
+def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
+    """Trio wraps what a task raises once per nursery on its way."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ConfigurationError)
+    return error
+
+
+def check_directories(config: MountConfig) -> None:
+    """A cache inside the mount would wait for itself; raises ConfigurationError."""
+    for directory in (config.cache_dir, config.writeback.spool_dir, config.read.disk_dir):
+        if directory is None:
+            continue
+        if Path(os.path.realpath(directory)).is_relative_to(config.mountpoint):
+            raise ConfigurationError(
+                f"the cache directory {directory} is inside the mount point"
+                f" {config.mountpoint}; choose another one with --cache-dir"
+            )
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the cache directory {directory} cannot be made ({error.strerror});"
+                " choose another one with --cache-dir"
+            ) from None
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"the cache directory {directory} is not writable for you;"
+                " choose another one with --cache-dir"
+            )
+
+
+@contextmanager
+def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock of a mount's cache directory; waits while an earlier mount drains."""
+    with (directory / "lock").open("a+") as lock:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    lock.seek(0)
+                    say(
+                        f"waiting for the previous mount (process {lock.read().strip()}), which"
+                        " is still sending its last changes"
+                    )
+                waited = True
+                time.sleep(LOCK_INTERVAL)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+@dataclass(slots=True)
+class Mount:
+    """One mount of one process (pyfuse3 allows no more)."""
+
+    config: MountConfig
+    hooks: Hooks
+    leave: trio.Event = field(default_factory=trio.Event)  # the first SIGTERM or SIGINT
+    hurry: trio.Event = field(default_factory=trio.Event)  # the second one
+    session_ended: trio.Event = field(default_factory=trio.Event)
+    serving: bool = False  # programs may be using it
+    orderly: bool = False  # unmounted from outside, or left as asked
+
+    async def run(self) -> int:
+        store = open_store(self.config.store)
+        try:
+            await check_bucket(store, self.config)
+            filesystem = await open_filesystem(self.config, store)
+            try:
+                return await self._serve(filesystem)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await filesystem.aclose()
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+
+    async def _serve(self, filesystem: FileSystem) -> int:
+        state = MountState(self.config, filesystem)
+        operations = Operations(filesystem, self.config.store.bucket, xattrs=self.config.xattrs)
+        control = ControlServer(own_socket(self.config.mountpoint), commands(state), state.pending)
+        async with trio.open_nursery() as background:
+            await background.start(self._listen_to_signals)
+            await background.start(filesystem.run)
+            mount_now(operations, self.config)
+            try:
+                await background.start(control.run)
+                await self._serve_session(state)
+                self.orderly = True
+            finally:
+                # After a crash the mount point stays, dead: programs must not go on, unaware,
+                # in the directory below.
+                pyfuse3.close(unmount=self.orderly or not self.serving)
+            state.phase = UNMOUNTED
+            await operations.release_all()
+            await self._drain(state)
+            background.cancel_scope.cancel()
+        return self._farewell(state)
+
+    async def _serve_session(self, state: MountState) -> None:
+        """Returns when the directory is unmounted or everything asked to be sent has been."""
+        async with trio.open_nursery() as session:
+            session.start_soon(self._answer_requests)
+            await self._wait_until_it_answers()
+            entry = find_mount(self.config.mountpoint)
+            if entry is not None:
+                await trio.to_thread.run_sync(tune_mount, entry)
+            with self._watchdog():
+                self.serving = True
+                self.hooks.started()
+                notify_systemd("READY=1")
+                log.info("%s is mounted on %s", self.config.store.bucket, self.config.mountpoint)
+                session.start_soon(self._end_when_told, state)
+                await self.session_ended.wait()
+            session.cancel_scope.cancel()
+
+    async def _answer_requests(self) -> None:
+        try:
+            await pyfuse3.main(min_tasks=MIN_TASKS, max_tasks=MAX_TASKS)
+        finally:
+            self.session_ended.set()
+
+    async def _wait_until_it_answers(self) -> None:
+        path = self.config.mountpoint
+        with trio.move_on_after(ANSWER_TIMEOUT):
+            # abandoned on timeout: the thread ends when the mount does
+            await trio.to_thread.run_sync(os.statvfs, path, abandon_on_cancel=True)
+            return
+        raise ConfigurationError(
+            f"{path} was mounted but does not answer; run with -f --log-level debug to see why"
+        )
+
+    async def _end_when_told(self, state: MountState) -> None:
+        await self.leave.wait()
+        notify_systemd("STOPPING=1")
+        state.phase = DRAINING
+        await self._drain(state)
+        pyfuse3.terminate()
+        with trio.move_on_after(LAST_REQUESTS):
+            await trio.sleep_forever()
+        self.session_ended.set()
+
+    async def _drain(self, state: MountState) -> None:
+        """Until all is sent or a second signal says not to wait; tells how it goes."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report_drain, state)
+
+            async def stop_at_hurry() -> None:
+                await self.hurry.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop_at_hurry)
+            await state.filesystem.drain(None, None)
+            nursery.cancel_scope.cancel()
+
+    async def _report_drain(self, state: MountState) -> None:
+        while True:
+            await trio.sleep(PROGRESS_INTERVAL)
+            pending = state.filesystem.pending()
+            text = f"leaving: {pending.intents} changes, {pending.bytes} bytes still to be sent"
+            self.hooks.say(text)
+            notify_systemd(f"STATUS={text}")
+
+    def _farewell(self, state: MountState) -> int:
+        left = state.filesystem.pending()
+        if not left.intents and not left.files:
+            log.info("%s is unmounted, everything is sent", self.config.mountpoint)
+            return 0
+        text = (
+            f"{self.config.mountpoint}: leaving with {left.intents} changes of {left.files} files"
+            f" ({left.bytes} bytes) not sent"
+        )
+        log.error(text)
+        for error in left.errors:
+            log.error("not sent: %s", error)
+        return 1
+
+    async def _listen_to_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        with trio.open_signal_receiver(*watched) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self.hooks.reopen_log()
+                elif number == signal.SIGUSR2:
+                    root = logging.getLogger("s3mount")
+                    root.setLevel(logging.INFO if root.level == logging.DEBUG else logging.DEBUG)
+                elif number == signal.SIGUSR1:
+                    continue  # s3fs checks its cache then; ours is checked at every read
+                elif self.leave.is_set():
+                    self.hurry.set()
+                else:
+                    self.hooks.say("leaving: what is pending is sent first; once more: at once")
+                    self.leave.set()
+
+    @contextmanager
+    def _watchdog(self) -> Iterator[None]:
+        child: subprocess.Popen[bytes] = start_watchdog(
+            self.config.mountpoint,
+            to_syslog=self.hooks.log_to_syslog,
+            log_file=self.hooks.log_file,
+        )
+        try:
+            yield
+        finally:
+            if child.stdin is not None:
+                child.stdin.close()
+            child.kill()
+            child.wait()
+
+
+def mount_now(operations: Operations, config: MountConfig) -> None:
+    """Raises ConfigurationError; libfuse itself has told the reason on standard error."""
+    options = {"default_permissions", *config.fuse_options}
+    if config.read_only:
+        options.add("ro")
+    sys.stderr.flush()
+    try:
+        pyfuse3.init(operations, str(config.mountpoint), options)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"mounting on {config.mountpoint} failed ({error}), see the line above; in a"
+            " container add --device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+
+
+async def check_bucket(store: base.ObjectStore, config: MountConfig) -> None:
+    """The first request: raises ConfigurationError with the remedy if it is refused."""
+    bucket = config.store.bucket
+    where = config.store.endpoint_url or "AWS"
+    try:
+        with trio.fail_after(CHECK_TIMEOUT):
+            await store.check_bucket(config.prefix)
+    except base.NoSuchBucket:
+        raise ConfigurationError(
+            f"the bucket {bucket!r} does not exist at {where}; check its name and"
+            f" --endpoint-url, or create it: aws s3 mb s3://{bucket}"
+        ) from None
+    except base.ClockSkewed:
+        raise ConfigurationError(
+            f"{where} refuses requests because the clock of this machine is wrong; set it,"
+            " e.g. by: timedatectl set-ntp true"
+        ) from None
+    except base.BadCredentials as error:
+        raise ConfigurationError(
+            f"{where} refuses the credentials ({error}); check AWS_PROFILE, AWS_ACCESS_KEY_ID,"
+            " ~/.aws/credentials or -o passwd_file"
+        ) from None
+    except base.AccessDenied as error:
+        raise ConfigurationError(
+            f"no permission to list the bucket {bucket!r} ({error}); the credentials need"
+            f" s3:ListBucket for it, or --no-sign-request for a public bucket"
+        ) from None
+    except (base.TransientError, trio.TooSlowError) as error:
+        reason = str(error) or f"no answer for {CHECK_TIMEOUT:.0f} s"
+        raise ConfigurationError(
+            f"{where} is not reachable ({reason}); check --endpoint-url and the network"
+        ) from None
+    except base.StoreError as error:
+        raise ConfigurationError(
+            f"the bucket {bucket!r} at {where} cannot be used: {error}; check --endpoint-url,"
+            " --region and the bucket's name"
+        ) from None
+
+
+def notify_systemd(message: str) -> None:
+    """To the service manager that started us, if there is one."""
+    name = os.environ.get("NOTIFY_SOCKET")
+    if not name:
+        return
+    address = "\0" + name[1:] if name.startswith("@") else name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, suppress(OSError):
+        out.sendto(message.encode(), address)
