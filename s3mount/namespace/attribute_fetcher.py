@@ -1,0 +1,175 @@
+"""Attributes that listings do not carry: HEADs, one for each inode at a time, many in parallel."""
+
+import contextlib
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from s3mount.core.config import NamespaceConfig
+from s3mount.core.errors import FilesystemError
+from s3mount.core.keys import ROOT_MARKER
+from s3mount.core.metadata import Attributes, defaults_for, is_directory_object, is_folder_marker
+from s3mount.namespace.inode import Inode
+from s3mount.namespace.remote import Remote
+from s3mount.namespace.tree import Tree, directory_of
+from s3mount.store.base import ObjectInfo, StoreError
+
+log = logging.getLogger(__name__)
+
+PARALLEL_HEADS = 64  # 1000 files within 0.5 s at 30 ms a request
+BEHIND = 48  # HEADs nobody waits for; they leave connections to those somebody waits for
+
+
+class AttributeFetcher:
+    """`mounted_at` (seconds since the epoch) stands in for the times of implied directories."""
+
+    def __init__(
+        self, tree: Tree, remote: Remote, config: NamespaceConfig, mounted_at: float
+    ) -> None:
+        self.nursery: trio.Nursery | None = None  # for what goes on behind; None: nothing does
+        self._tree = tree
+        self._remote = remote
+        self._config = config
+        self._mounted_at = mounted_at
+        self._flights: dict[int, trio.Event] = {}
+        self._limit = trio.CapacityLimiter(PARALLEL_HEADS)
+        self._limit_behind = trio.CapacityLimiter(BEHIND)
+
+    @property
+    def listing_only(self) -> bool:
+        return self._config.attributes == "listing"
+
+    def known(self, inode: Inode, horizon: float) -> bool:
+        """The attributes are there and were true at `horizon` or later."""
+        if inode.attributes is None:
+            return False
+        return inode.attributes_at >= horizon or inode.detached or self._tree.is_pinned(inode)
+
+    def provisional(self, inode: Inode) -> Attributes:
+        """The attributes as known, else the mount's defaults for such an object."""
+        if inode.attributes is not None:
+            return inode.attributes
+        modified = self._mounted_at if inode.version is None else inode.version.last_modified
+        return defaults_for(inode.is_directory, modified, self._tree.defaults)
+
+    async def attributes(self, inode: Inode) -> Attributes:
+        """Raises StoreErrors, and ESTALE for an inode that turns out to be gone or replaced."""
+        horizon = self._tree.clock() - self._config.metadata_ttl
+        while not self.known(inode, horizon):
+            if inode.detached:
+                raise FilesystemError(errno.ESTALE)
+            if self.listing_only or inode.is_local:
+                return self.provisional(inode)
+            if await self.fetch(inode, whole=True):
+                break
+        if inode.detached and inode.attributes is None:
+            raise FilesystemError(errno.ESTALE)
+        return self.provisional(inode)
+
+    async def fetch(self, inode: Inode, *, whole: bool = False) -> bool:
+        """Asks once, whoever else asks meanwhile; False: somebody else did.
+
+        `whole`: by a GET where the filesystem wants. The answer may replace the inode or find it
+        gone: look at `detached` afterwards.
+        """
+        flight = self._flights.get(inode.number)
+        if flight is not None:
+            await flight.wait()
+            return False
+        flight = self._flights[inode.number] = trio.Event()
+        try:
+            if inode.directory is None:
+                await self._fetch_file(inode, whole)
+            else:
+                await self._fetch_directory(inode)
+        finally:
+            del self._flights[inode.number]
+            flight.set()
+        return True
+
+    async def _fetch_file(self, inode: Inode, whole: bool) -> None:
+        key = self._tree.stored_at(inode)
+        if whole:
+            info, asked_at = await self._remote.info(key, inode.size)
+        else:
+            info, asked_at = await self._remote.head(key)
+        if key != self._tree.stored_at(inode):
+            return  # renamed meanwhile: the answer is about another file
+        if info is None:
+            self._tree.gone(inode, asked_at)
+        else:
+            self._tree.observe(inode, info, asked_at)
+
+    async def _fetch_directory(self, inode: Inode) -> None:
+        """The marker's attributes; of the forms seen `x/` first. None: the directory is implied."""
+        stored = self._tree.stored_at(inode)
+        directory = directory_of(inode)
+        if (
+            inode.parent is not None
+            and inode.marker is None
+            and inode.attributes_at
+            < (directory.complete_at)
+            >= self._tree.clock() - self._config.metadata_ttl
+        ):
+            # Its own fresh listing has shown no marker.
+            self.imply(inode, directory.complete_at)
+            return
+        info, asked_at = await self._remote.head(stored or ROOT_MARKER)
+        other = self._tree.marker_key(inode)
+        if info is None and other not in (stored, ROOT_MARKER):
+            info, _ = await self._remote.head(other)
+            if info is not None and not _stands_for_directory(info):
+                directory.shadowed[other] = "a directory of the same name is shown"
+                info = None
+        if stored != self._tree.stored_at(inode) or inode.attributes_at > asked_at:
+            return
+        if info is not None:
+            self._tree.observe(inode, info, asked_at)
+        elif not self._tree.is_pinned(inode):
+            self.imply(inode, asked_at)
+
+    def imply(self, inode: Inode, asked_at: float) -> None:
+        inode.marker = inode.version = None
+        implied = defaults_for(True, self._mounted_at, self._tree.defaults)
+        inode.set_attributes(implied, asked_at, settled=False)
+
+    async def fetch_all(self, inodes: Sequence[Inode]) -> None:
+        """All of them in parallel; a request that fails is logged and leaves its inode unknown."""
+        async with trio.open_nursery() as nursery:
+            for inode in inodes:
+                nursery.start_soon(self._fetch_quietly, inode, self._limit)
+
+    def fetch_behind(self, inodes: Sequence[Inode]) -> None:
+        """Starts them in the background, if there is one."""
+        if self.nursery is not None:
+            for inode in inodes:
+                if inode.number not in self._flights:
+                    self.nursery.start_soon(self._fetch_quietly, inode, self._limit_behind)
+
+    def start_quietly(self, work: Callable[[int], Awaitable[None]], argument: int) -> None:
+        """Runs `work` in the background, if there is one; whoever needs it meets its error."""
+
+        async def run() -> None:
+            with contextlib.suppress(StoreError, FilesystemError):
+                await work(argument)
+
+        if self.nursery is not None:
+            self.nursery.start_soon(run)
+
+    async def _fetch_quietly(self, inode: Inode, limiter: trio.CapacityLimiter) -> None:
+        begun = self._tree.clock()
+        async with limiter:
+            if inode.detached or self.known(inode, begun):
+                return
+            try:
+                await self.fetch(inode)
+            except (StoreError, FilesystemError) as error:
+                log.warning("attributes of %r: %s", self._tree.key(inode), error)
+
+
+def _stands_for_directory(info: ObjectInfo) -> bool:
+    return is_folder_marker(info.key, info.size, info.metadata) or is_directory_object(
+        info.key, info.size, info.headers.get("content-type"), info.metadata
+    )

@@ -1,0 +1,271 @@
+"""The facade: names, inodes and attributes of a bucket, for the filesystem layer.
+
+The parts: tree.py (what is known, merged without an await), resolver.py (one name), listing.py
+and cursor.py (all names), attribute_fetcher.py (HEADs), tree_walk.py (a flat LIST for a walk),
+stat_cache.py (attributes on disk).
+"""
+
+import errno
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from s3mount.core.config import AttributeDefaults, NamespaceConfig
+from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import Attributes
+from s3mount.namespace.attribute_fetcher import AttributeFetcher
+from s3mount.namespace.cursor import DirectoryCursor, KnownNames, Names
+from s3mount.namespace.inode import Absent, Inode, Version
+from s3mount.namespace.remote import FetchInfo, Remote
+from s3mount.namespace.resolver import Resolver
+from s3mount.namespace.shrink import shrink
+from s3mount.namespace.stat_cache import StatCache
+from s3mount.namespace.tree import Tree, directory_of
+from s3mount.store.base import ObjectInfo, ObjectStore
+
+SAMPLES = 20  # keys shown of each kind of oddity
+
+
+class Pin:
+    """While held, no answer of the store changes the name; release() as often as you like."""
+
+    def __init__(self, tree: Tree, parent: Inode, name: str) -> None:
+        self._tree = tree
+        self._directory = directory_of(parent)
+        self._name = name
+        self._held = True
+        self._directory.pins[name] = self._directory.pins.get(name, 0) + 1
+
+    def release(self) -> None:
+        """Only answers asked for after this count."""
+        if not self._held:
+            return
+        self._held = False
+        pins = self._directory.pins
+        pins[self._name] -= 1
+        if not pins[self._name]:
+            del pins[self._name]
+        now = self._tree.clock()
+        self._directory.note_change(self._name, now)
+        inode = self._directory.entries.get(self._name)
+        if inode is not None:
+            inode.seen_at = max(inode.seen_at, now)
+
+
+class Namespace:
+    """See the module; synchronous methods never wait, asynchronous ones may ask the store.
+
+    They raise FilesystemError and StoreErrors. `prefix` is empty or ends in '/'. `fetch_info`
+    (storage key, listed size) may replace the HEAD of a lookup by a GET. `on_replaced` is told of
+    inodes that other hosts replaced or removed, after they were detached.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        config: NamespaceConfig,
+        defaults: AttributeDefaults,
+        prefix: str,
+        *,
+        stat_cache: StatCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        fetch_info: FetchInfo | None = None,
+        on_replaced: Callable[[Inode], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.defaults = defaults
+        self.drop_names: Callable[[int, str], None] | None = None
+        self._remote = Remote(store, clock, stat_cache, fetch_info)
+        self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced)
+        self._fetcher = AttributeFetcher(self._tree, self._remote, config, time.time())
+        self._resolver = Resolver(self._tree, self._remote, self._fetcher, config)
+        self._clock = clock
+        self.root = self._tree.root
+        self.inodes = self._tree.table
+
+    # -- keys
+
+    def key(self, inode: Inode) -> str:
+        """Where the tree shows the inode (its last place, if detached); directories end in '/'."""
+        return self._tree.key(inode)
+
+    def stored_at(self, inode: Inode) -> str:
+        """Where its bytes are now; of a directory the storage prefix."""
+        return self._tree.stored_at(inode)
+
+    def marker_key(self, inode: Inode) -> str:
+        """The key of a directory's marker as it was seen, else where ours would be."""
+        return self._tree.marker_key(inode)
+
+    # -- looking
+
+    def peek(self, parent: Inode, name: str) -> Inode | Absent | None:
+        """The inode or ABSENT, as far as known without the network; None: unknown or stale."""
+        return self._resolver.peek(parent, name)
+
+    async def lookup(self, parent: Inode, name: str) -> Inode:
+        """Raises ENOENT, ENOTDIR, ENAMETOOLONG."""
+        return await self._resolver.lookup(parent, name)
+
+    async def attributes(self, inode: Inode) -> Attributes:
+        """Not older than metadata_ttl. Raises ESTALE where the inode is gone or replaced."""
+        return await self._fetcher.attributes(inode)
+
+    def provisional(self, inode: Inode) -> Attributes:
+        """The attributes as far as known, else the defaults; never waits."""
+        return self._fetcher.provisional(inode)
+
+    def certain(self, inode: Inode) -> bool:
+        """The attributes are known and fresh (with --attributes=listing: always)."""
+        horizon = self._clock() - self.config.metadata_ttl
+        return self._fetcher.listing_only or self._fetcher.known(inode, horizon)
+
+    async def revalidate(self, inode: Inode, max_age: float = 1.0) -> Inode:
+        """The inode of this name's present version: the same one, or a new one in its place.
+
+        An answer asked for at most `max_age` seconds ago counts. Raises ENOENT.
+        """
+        if inode.detached:
+            return self._successor(inode)
+        if self._tree.is_pinned(inode) or inode.seen_at >= self._clock() - max_age:
+            return inode
+        if inode.parent is None:
+            return inode
+        if inode.directory is not None:
+            return await self.lookup(inode.parent, inode.name)
+        await self._fetcher.fetch(inode, whole=True)
+        return self._successor(inode)
+
+    def observe(self, inode: Inode, info: ObjectInfo) -> Inode:
+        """Somebody asked the inode's storage key and got `info`; the result is revalidate()'s."""
+        asked_at = info.asked_at or self._clock()
+        self._tree.observe(inode, info, asked_at)
+        return self._successor(inode)
+
+    def _successor(self, inode: Inode) -> Inode:
+        if not inode.detached or inode.parent is None:
+            return inode
+        siblings = inode.parent.directory
+        successor = None if siblings is None else siblings.entries.get(inode.name)
+        if successor is None:
+            raise FilesystemError(errno.ENOENT, f"{self.key(inode)!r} is gone")
+        return successor
+
+    # -- directories
+
+    def open_directory(self, inode: Inode) -> DirectoryCursor:
+        """A reader of the names; raises ENOTDIR."""
+        directory = directory_of(inode)
+        now = self._clock()
+        directory.used_at = now
+        horizon = now - self.config.metadata_ttl
+        names: Names
+        if inode.detached or directory.complete_at >= horizon:
+            names = KnownNames(list(directory.entries))
+        else:
+            names = self._resolver.listing(inode)
+        return DirectoryCursor(self._tree, self._fetcher, inode, names, horizon)
+
+    async def is_empty(self, inode: Inode) -> bool:
+        """Nothing but a marker. Keys that no path can name count as content."""
+        directory = directory_of(inode)
+        if inode.detached:
+            return not directory.entries
+        if any(child.is_local or child.is_pinned for child in directory.entries.values()):
+            return False
+        if directory.complete_at < self._clock() - self.config.metadata_ttl:
+            listing = self._resolver.listing(inode)
+            while not listing.done:
+                await listing.more(len(listing.names))
+                # The first name that is there decides; a huge directory costs one page.
+                seen = listing.created_at
+                if any(child.seen_at >= seen for child in directory.entries.values()):
+                    return False
+        return not directory.entries and not directory.unreachable
+
+    # -- local changes
+
+    def add(self, parent: Inode, name: str, attributes: Attributes, *, directory: bool) -> Inode:
+        """A new file or directory of ours, nothing stored yet. Raises EEXIST, ENAMETOOLONG."""
+        return self._tree.add(parent, name, attributes, directory=directory)
+
+    def detach(self, inode: Inode) -> None:
+        """Removed here: the name is gone, whatever answers asked for before may say."""
+        self._tree.detach(inode)
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Renamed here, the storage keys stay; a target must have been detached before."""
+        self._tree.move(inode, parent, name)
+
+    def pin(self, parent: Inode, name: str) -> Pin:
+        """While the pin is held only what is done here changes the name."""
+        return Pin(self._tree, parent, name)
+
+    def committed(
+        self,
+        inode: Inode,
+        version: Version,
+        attributes: Attributes,
+        *,
+        key: str,
+        answered_at: float = 0.0,
+    ) -> None:
+        """The inode is this version at this key now. `answered_at`: the Date of the answer."""
+        self._tree.committed(inode, version, attributes, key=key, answered_at=answered_at)
+
+    def rehomed(
+        self, old_prefix: str, new_prefix: str, versions: Mapping[str, Version] | None = None
+    ) -> None:
+        """All that was stored below the old prefix is below the new one now.
+
+        `versions`: of the keys whose ETag the copy changed, by new key; without it others' eyes
+        would take such a file for a foreign new version.
+        """
+        self._tree.rehomed(old_prefix, new_prefix, versions)
+
+    def forget_names(self, inode: Inode) -> None:
+        """What is known of the directory counts as stale, but for what is pinned or local."""
+        self._tree.forget_names(inode)
+
+    # -- life
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Background work until cancelled: HEADs behind readdir, the stat cache, the bound."""
+        async with trio.open_nursery() as nursery:
+            self._fetcher.nursery = nursery
+            nursery.start_soon(self._remote.flush_regularly)
+            nursery.start_soon(self._bound_regularly)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._fetcher.nursery = None
+
+    async def _bound_regularly(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            if len(self.inodes) > self.config.max_inodes:
+                shrink(self._tree, self.config.max_inodes, self.drop_names)
+
+    async def aclose(self) -> None:
+        """Writes the rest of the stat cache."""
+        await self._remote.aclose()
+
+    def report(self) -> dict[str, object]:
+        """For status: counts, and samples of the keys that are not shown."""
+        unreachable: dict[str, str] = {}
+        shadowed: dict[str, str] = {}
+        for inode in self.inodes:
+            if inode.directory is not None and not inode.detached:
+                unreachable.update(inode.directory.unreachable)
+                shadowed.update(inode.directory.shadowed)
+        return {
+            "inodes": len(self.inodes),
+            "listings": self._remote.listings,
+            "heads": self._remote.heads,
+            "unreachable": len(unreachable),
+            "unreachable_samples": dict(sorted(unreachable.items())[:SAMPLES]),
+            "shadowed": len(shadowed),
+            "shadowed_samples": dict(sorted(shadowed.items())[:SAMPLES]),
+        }
