@@ -1,0 +1,79 @@
+"""Puts the layers of a file system together."""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from s3mount.core.config import MountConfig
+from s3mount.core.part_schedule import PartSchedule
+from s3mount.filesystem.filesystem import FileSystem
+from s3mount.filesystem.mutations import Mutations
+from s3mount.filesystem.state import State
+from s3mount.namespace import Namespace, StatCache
+from s3mount.readpath import ReadPath
+from s3mount.store.base import ObjectInfo, ObjectStore
+from s3mount.writeback.executors import Executors
+from s3mount.writeback.journal import MemoryJournal
+from s3mount.writeback.queue import IntentQueue
+from s3mount.writeback.spool import Spool
+from s3mount.writeback.uploader import Uploader
+
+
+async def open_filesystem(
+    config: MountConfig,
+    store: ObjectStore,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    shuffle: random.Random | None = None,
+) -> FileSystem:
+    """Ready for `FileSystem.run`; sends no request."""
+    readpath = ReadPath(
+        store,
+        config.read,
+        namespace=f"{config.store.endpoint_url}/{config.store.bucket}",
+        clock=clock,
+    )
+
+    async def fetch_info(key: str, size: int | None) -> ObjectInfo:
+        """A GET replaces the HEAD where the object is small: it is often read next."""
+        if size is None or 0 < size <= config.read.small_object:
+            limit = config.read.first_request if size is None else config.read.small_object
+            return (await readpath.fetch_small(key, limit))[0]
+        return await store.head(key)
+
+    stat_cache = None
+    if config.namespace.stat_cache_path is not None:
+        stat_cache = StatCache(config.namespace.stat_cache_path, config.namespace.stat_cache_rows)
+    namespace = Namespace(
+        store,
+        config.namespace,
+        config.defaults,
+        config.prefix,
+        stat_cache=stat_cache,
+        clock=clock,
+        fetch_info=fetch_info,
+    )
+    schedule = PartSchedule(
+        config.writeback.part_size,
+        config.writeback.max_parts,
+        config.writeback.max_object_size,
+        config.writeback.equal_parts,
+    )
+    spool = Spool(config.writeback, schedule)
+    spool.open()
+    uploader = Uploader(store, spool, config.writeback, schedule)
+    state = State(config, store, namespace, readpath, spool, uploader, clock)
+    mutations = Mutations(state)
+
+    async def before_replacing(keys: Sequence[str]) -> None:
+        """Readers of objects that are about to vanish get the rest first (design.md 18)."""
+        for key in keys:
+            for file in list(state.orphans.get(key, ())):
+                await file.rescue()
+
+    executors = Executors(store, state.copier, before_replacing)
+    state.queue = IntentQueue(
+        executors.execute, executors.delete_batch, MemoryJournal(), shuffle=shuffle
+    )
+    state.publish = mutations.commit
+    return FileSystem(state, mutations)

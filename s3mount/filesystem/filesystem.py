@@ -1,0 +1,281 @@
+"""FileSystem: the facade that FUSE, the control socket and the model test use.
+
+Inode numbers and handles are ints, names are bytes. Errors are FilesystemError and StoreError.
+Every coroutine may be called from many tasks at once.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from s3mount.core.errors import FilesystemError
+from s3mount.core.keys import name_to_bytes
+from s3mount.filesystem.attributes import AttributeChanges
+from s3mount.filesystem.dir_handle import DirHandle
+from s3mount.filesystem.files import Files
+from s3mount.filesystem.leaving import Leaving
+from s3mount.filesystem.mutations import Mutations
+from s3mount.filesystem.names import Names
+from s3mount.filesystem.rename import Rename
+from s3mount.filesystem.shown import StatBuilder
+from s3mount.filesystem.stat import DirEntry, OpenResult, Pending, Stat, StatFs
+from s3mount.filesystem.state import Invalidate, State
+from s3mount.filesystem.status import describe
+from s3mount.namespace import Inode
+
+# What df shows as a block; sizes are multiples of it.
+BLOCK_SIZE = 1024 * 1024
+
+
+class FileSystem:
+    """One mounted bucket. `run` must be active while anything else is called."""
+
+    def __init__(self, state: State, mutations: Mutations) -> None:
+        self.state = state
+        self.mutations = mutations
+        self._names = Names(state, mutations)
+        self._files = Files(state, mutations, self._names)
+        self._rename = Rename(state, mutations, self._names)
+        self._attributes = AttributeChanges(state, mutations)
+        self._stats = StatBuilder(state)
+        self._leaving = Leaving(state, mutations)
+        self._directories: dict[int, DirHandle] = {}
+        self._numbers = itertools.count(1)
+
+    # -- inodes --------------------------------------------------------------------------------
+
+    def inode(self, number: int) -> Inode:
+        """Raises ESTALE for a number that was forgotten."""
+        return self.state.namespace.inodes[number]
+
+    async def lookup(self, parent: int, name: bytes) -> Stat:
+        directory = self.inode(parent)
+        inode = await self.state.namespace.lookup(directory, self._names.name(name))
+        attributes = await self._attributes.known(inode)
+        self.state.namespace.inodes.acquire(inode)
+        return self._stats.stat(inode, attributes)
+
+    def acquire(self, number: int) -> None:
+        """The kernel holds one more reference (an entry it took from readdir)."""
+        self.state.namespace.inodes.acquire(self.inode(number))
+
+    def forget(self, pairs: Sequence[tuple[int, int]]) -> None:
+        for number, count in pairs:
+            self.state.namespace.inodes.forget(number, count)
+
+    async def getattr(self, number: int) -> Stat:
+        inode = self.inode(number)
+        return self._stats.stat(inode, await self._attributes.known(inode))
+
+    async def setattr(
+        self,
+        number: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
+    ) -> Stat:
+        inode = self.inode(number)
+        if size is not None:
+            await self._files.truncate(inode, size)
+        if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
+            await self._attributes.change(
+                inode,
+                mode=mode,
+                uid=uid,
+                gid=gid,
+                atime_ns=atime_ns,
+                mtime_ns=mtime_ns,
+                ctime_ns=ctime_ns,
+            )
+        return await self.getattr(number)
+
+    async def readlink(self, number: int) -> bytes:
+        return await self._files.read_link(self.inode(number))
+
+    # -- names ---------------------------------------------------------------------------------
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Stat:
+        inode = await self._names.mkdir(self.inode(parent), self._names.name(name), mode, uid, gid)
+        return self._new(inode)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, uid: int, gid: int) -> Stat:
+        inode = await self._names.symlink(
+            self.inode(parent), self._names.name(name), target, uid, gid
+        )
+        return self._new(inode)
+
+    async def mknod(
+        self, parent: int, name: bytes, mode: int, rdev: int, uid: int, gid: int
+    ) -> Stat:
+        inode = await self._names.mknod(
+            self.inode(parent), self._names.name(name), mode, rdev, uid, gid
+        )
+        return self._new(inode)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        await self._names.unlink(self.inode(parent), self._names.name(name))
+
+    async def rmdir(self, parent: int, name: bytes) -> None:
+        await self._names.rmdir(self.inode(parent), self._names.name(name))
+
+    async def rename(
+        self, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> None:
+        await self._rename.rename(
+            self.inode(old_parent),
+            self._names.name(old_name),
+            self.inode(new_parent),
+            self._names.name(new_name),
+            flags,
+        )
+
+    # -- files ---------------------------------------------------------------------------------
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[int, Stat]:
+        handle, inode = await self._files.create(
+            self.inode(parent), self._names.name(name), mode, flags, uid, gid
+        )
+        return handle, self._new(inode)
+
+    async def open(self, number: int, flags: int) -> OpenResult:
+        # A new version is a new inode, so what the kernel has cached of this one stays right.
+        return OpenResult(await self._files.open(self.inode(number), flags), keep_cache=True)
+
+    async def read(self, handle: int, offset: int, length: int) -> bytes | memoryview:
+        return await self._files.read(handle, offset, length)
+
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
+        return await self._files.write(handle, offset, data)
+
+    async def flush(self, handle: int) -> None:
+        await self._files.flush(handle)
+
+    async def release(self, handle: int) -> None:
+        """Never waits for the network."""
+        self._files.release(handle)
+
+    async def fsync(self, handle: int, datasync: bool) -> None:
+        """datasync makes no difference: bytes and metadata are one object."""
+        await self._files.fsync(handle)
+
+    # -- directories ---------------------------------------------------------------------------
+
+    async def opendir(self, number: int) -> int:
+        inode = self.inode(number)
+        if inode.directory is None:
+            raise FilesystemError(20)  # ENOTDIR
+        handle = next(self._numbers)
+        self._directories[handle] = DirHandle(inode)
+        return handle
+
+    async def readdir(self, handle: int, position: int) -> Sequence[DirEntry]:
+        """Entries after `position`, [] at the end; not acquired (see acquire)."""
+        directory = self._directories[handle]
+        if directory.cursor is None or position == 0:
+            directory.cursor = self.state.namespace.open_directory(directory.inode)
+        escape = self.state.config.namespace.escape_names
+        return [
+            DirEntry(
+                name_to_bytes(entry.name, escape),
+                self._stats.listed(entry),
+                entry.next_position,
+            )
+            for entry in await directory.cursor.read(position)
+        ]
+
+    async def releasedir(self, handle: int) -> None:
+        self._directories.pop(handle, None)
+
+    async def fsyncdir(self, handle: int) -> None:
+        """Every change of names in this directory, and below it, is in S3."""
+        inode = self._directories[handle].inode
+        prefix = self.state.namespace.key(inode)
+        await self.mutations.wait(self.state.queue.unfinished(prefix))
+
+    # -- extended attributes -------------------------------------------------------------------
+
+    async def getxattr(self, number: int, name: bytes) -> bytes:
+        return await self._attributes.get_xattr(self.inode(number), name)
+
+    async def setxattr(self, number: int, name: bytes, value: bytes) -> None:
+        await self._attributes.set_xattr(self.inode(number), name, value)
+
+    async def removexattr(self, number: int, name: bytes) -> None:
+        await self._attributes.remove_xattr(self.inode(number), name)
+
+    async def listxattr(self, number: int) -> list[bytes]:
+        return await self._attributes.list_xattrs(self.inode(number))
+
+    # -- the whole -----------------------------------------------------------------------------
+
+    def statfs(self) -> StatFs:
+        """Never touches the network: a bucket has no size, so this is a size to work with."""
+        blocks = self.state.config.statfs_bytes // BLOCK_SIZE
+        return StatFs(BLOCK_SIZE, blocks, blocks, 2**40, 2**40, 255)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Background tasks, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self.state.nursery = nursery
+            await nursery.start(self.state.namespace.run)
+            await nursery.start(self.state.readpath.run)
+            await nursery.start(self.state.uploader.run)
+            await nursery.start(self.state.queue.run)
+            task_status.started()
+
+    def pending(self) -> Pending:
+        return self._leaving.pending()
+
+    async def drain(
+        self, timeout: float | None, progress: Callable[[Pending], None] | None = None
+    ) -> Pending:
+        """Sends all that is pending; returns what is left after `timeout` seconds."""
+        return await self._leaving.drain(timeout, progress)
+
+    async def flush_all(self) -> None:
+        """Everything that was acknowledged is in S3 when this returns; else it raises."""
+        await self._leaving.flush_all()
+
+    async def cancel(self, path: str) -> str:
+        """Gives up what is pending for `path` (relative to the mount point); says what."""
+        return self._leaving.cancel(path)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: queue, transfers, errors, request counts, caches."""
+        return describe(self.state, self.pending())
+
+    @property
+    def invalidate(self) -> Invalidate | None:
+        """Tells the kernel to drop a name; set by the FUSE layer."""
+        return self.state.invalidate
+
+    @invalidate.setter
+    def invalidate(self, callback: Invalidate | None) -> None:
+        self.state.invalidate = callback
+        namespace = self.state.namespace
+        escape = self.state.config.namespace.escape_names
+        namespace.drop_names = (
+            None
+            if callback is None
+            else lambda parent, name: callback(parent, name_to_bytes(name, escape), 0)
+        )
+
+    async def aclose(self) -> None:
+        await self.state.namespace.aclose()
+        self.state.spool.close()
+        await self.state.store.aclose()
+
+    def _new(self, inode: Inode) -> Stat:
+        self.state.namespace.inodes.acquire(inode)
+        if inode.attributes is None:
+            raise FilesystemError(5)  # EIO: cannot happen for what was just made
+        return self._stats.stat(inode, inode.attributes)

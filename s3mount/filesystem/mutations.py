@@ -1,0 +1,459 @@
+"""From a change of the tree to the intent that carries it to the bucket.
+
+The namespace has been changed when these are called; nothing here awaits but `commit` and
+`settle`. Each inode has at most one WAITING intent of its own, into which later changes coalesce.
+"""
+
+import errno
+import logging
+from collections.abc import Iterable, Sequence
+
+from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import content_type_for, encode
+from s3mount.filesystem.open_file import OpenFile
+from s3mount.filesystem.state import State
+from s3mount.namespace import Inode, Pin, Version
+from s3mount.readpath import RemoteObject
+from s3mount.store.base import AccessDenied, PutResult, WriteHeaders
+from s3mount.writeback.intents import Intent, Kind, parent_of
+from s3mount.writeback.intents import State as IntentState
+
+log = logging.getLogger(__name__)
+
+NEVER = float("inf")
+
+Place = tuple[Inode, str]
+
+
+class Mutations:
+    """Builds intents and takes their results back into namespace and open files."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._last: dict[int, Intent] = {}  # the newest unfinished intent of an inode, by number
+        self._pins: dict[Intent, list[Pin]] = {}
+        self._places: dict[Intent, list[Place]] = {}
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def last(self, inode: Inode) -> Intent | None:
+        return self._last.get(inode.number)
+
+    def waiting(self, inode: Inode) -> Intent | None:
+        """The inode's intent that has not started: what it will do can still be changed."""
+        intent = self._last.get(inode.number)
+        return intent if intent is not None and intent.state is IntentState.WAITING else None
+
+    def of_file(self, file: OpenFile) -> list[Intent]:
+        return [intent for intent in (file.put, self.last(file.inode)) if intent is not None]
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    async def wait(self, intents: Iterable[Intent]) -> None:
+        await self.state.queue.wait(
+            intents,
+            timeout=self.state.config.writeback.no_progress_timeout,
+            progress=self.state.progress,
+        )
+
+    async def settle(self, *intents: Intent | None) -> None:
+        """For --sync, and while the bucket refuses changes: waits for the outcome of this one."""
+        if self.state.cautious:
+            await self.wait(intent for intent in intents if intent is not None)
+            self.state.cautious = self.state.config.writeback.sync
+
+    async def commit(self, file: OpenFile) -> None:
+        """The file as it is now is in S3 when this returns; else it raises."""
+        while file.dirty and not file.inode.detached:
+            wanted = file.changes
+            # A PUT that runs may have started before the last change: then another one follows.
+            await self.wait([self.put(file)])
+            if file.sent >= wanted:
+                break
+        intent = self.last(file.inode)
+        if intent is not None and not file.inode.detached:
+            await self.wait([intent])
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def put(self, file: OpenFile) -> Intent:
+        """The file's unfinished PUT, or a new one."""
+        if file.put is not None:
+            return file.put
+        inode = file.inode
+        key = self.state.namespace.key(inode)
+        superseded = not file.exclusive and self._supersede_delete(key)
+        intent = Intent(kind=Kind.PUT, key=key, content=file, size=file.size)
+        intent.replaces = superseded or inode.version is not None or file.replaces
+        file.put = intent
+        intent.on_start = lambda _: file.begin_put(intent)
+        intent.on_done = lambda _, result: self._file_sent(file, intent, result)
+        intent.on_failed = lambda _, error: self._file_failed(file, error)
+        intent.on_finished = lambda _: self._file_finished(file, intent)
+        return self._add(inode, intent)
+
+    def _supersede_delete(self, key: str) -> bool:
+        """A PUT replaces the object just as well; readers of the old one are minded then."""
+        cancelled = [
+            self.state.queue.cancel(other)
+            for other in self.state.queue.holders(key)
+            if other.kind is Kind.DELETE and not other.also_delete
+        ]
+        return any(cancelled)
+
+    def _file_sent(self, file: OpenFile, intent: Intent, result: PutResult | None) -> None:
+        snapshot = file.snapshot
+        if result is None or snapshot is None:
+            return
+        self.state.wrote(result.etag)
+        version = Version(
+            etag=result.etag,
+            size=snapshot.size,
+            last_modified=result.answered_at,
+            version_id=result.version_id,
+        )
+        inode = file.inode
+        current = inode.attributes
+        self.state.adopt(file)
+        remote = RemoteObject(intent.key, result.etag, snapshot.size, result.version_id)
+        clean = file.committed(remote)
+        self._keep_for_readers(file, remote)
+        if inode.detached:
+            inode.version = version
+            self.state.orphan(file)
+            return
+        self.state.namespace.committed(inode, version, snapshot.attributes, key=intent.key)
+        if current != snapshot.attributes:
+            inode.attributes = current
+            if clean:
+                self.attributes(inode, after=intent)
+
+    def _keep_for_readers(self, file: OpenFile, remote: RemoteObject) -> None:
+        """Small files just written are often read at once: their bytes are here already."""
+        if file.spooled is None or file.dirty:
+            return
+        if 0 < remote.size <= self.state.config.read.small_object and file.spooled.present.covers(
+            0, remote.size
+        ):
+            self.state.readpath.seed(remote, 0, bytes(file.spooled.read(0, remote.size)))
+
+    def _file_failed(self, file: OpenFile, error: Exception) -> None:
+        file.snapshot = None
+        file.error = error
+        self._refused(error)
+        conflict = isinstance(error, FilesystemError) and error.errno in (
+            errno.ESTALE,
+            errno.EEXIST,
+        )
+        if conflict or (isinstance(error, FilesystemError) and error.errno == errno.ECANCELED):
+            # The bytes are beside it, or given up by request; the name belongs to the others now.
+            file.sent = file.changes
+            self._forget_name(file.inode)
+
+    def _file_finished(self, file: OpenFile, intent: Intent) -> None:
+        if file.put is intent:
+            file.put = None
+        if intent.state is not IntentState.DONE:
+            file.snapshot = None
+        if file.handles:
+            return
+        if file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
+            self.put(file)  # written while it was sent
+        elif not file.dirty or file.inode.detached:
+            self.close(file)
+
+    def close(self, file: OpenFile) -> None:
+        """No handle and nothing unsent: forget the file's state."""
+        if self.state.open_files.get(file.inode.number) is file:
+            del self.state.open_files[file.inode.number]
+        self.state.adopt(file)
+        file.discard()
+
+    # -- metadata and markers ------------------------------------------------------------------
+
+    def attributes(self, inode: Inode, *, after: Intent | None = None) -> Intent | None:
+        """The inode's attributes changed; None if they ride in what is to be sent anyway."""
+        file = self.state.open_files.get(inode.number)
+        if file is not None and (file.dirty or file.put is not None) and file.put is not after:
+            return file.put
+        waiting = self.waiting(inode)
+        if waiting is not None and waiting is not after:
+            if waiting.kind is Kind.COPY:
+                waiting.attributes = inode.attributes
+            return waiting
+        if inode.directory is not None and not self._foreign_marker(inode):
+            return self.marker(inode)
+        key = self._marker_key(inode) if inode.directory is not None else self._key(inode)
+        intent = Intent(kind=Kind.ATTRIBUTES, key=key, attributes=inode.attributes)
+        intent.on_start = lambda _: self._fill_in(inode, intent)
+        intent.on_done = lambda _, result: self._copied(inode, intent, result)
+        intent.on_failed = lambda _, error: self._namespace_failed([inode], error)
+        return self._add(inode, intent, delay=self._delay)
+
+    def _foreign_marker(self, inode: Inode) -> bool:
+        """Another program's marker may carry metadata of its own, which a copy keeps."""
+        return (
+            inode.version is not None
+            and (inode.marker is None or inode.marker.endswith("/"))
+            and not self.state.is_own(f"{inode.version.etag}:{self._marker_key(inode)}")
+        )
+
+    def marker(self, inode: Inode) -> Intent:
+        """The directory's marker object, with the attributes it has when the intent starts."""
+        waiting = self.waiting(inode)
+        if waiting is not None:
+            return waiting
+        key = self._marker_key(inode)
+        self._supersede_delete(key)
+        legacy = _legacy_markers(inode, key)
+        intent = Intent(kind=Kind.MKDIR, key=key, also_delete=legacy)
+        intent.on_start = lambda _: self._fill_in_marker(inode, intent)
+        intent.on_done = lambda _, result: self._marker_written(inode, intent, result)
+        intent.on_failed = lambda _, error: self._namespace_failed([inode], error)
+        return self._add(inode, intent, delay=self._delay)
+
+    def _fill_in_marker(self, inode: Inode, intent: Intent) -> None:
+        intent.attributes = inode.attributes
+        if inode.attributes is not None:
+            intent.headers = WriteHeaders(
+                encode(inode.attributes),
+                {"content-type": content_type_for(inode.name, inode.attributes)},
+            )
+
+    def _marker_written(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
+        if result is None or intent.attributes is None or inode.detached:
+            return
+        self.state.wrote(f"{result.etag}:{intent.key}")
+        inode.marker = inode.name + "/"
+        current = inode.attributes
+        self.state.namespace.committed(
+            inode, Version(result.etag, 0, result.answered_at), intent.attributes, key=intent.key
+        )
+        self._attributes_moved_on(inode, intent, current)
+
+    def _fill_in(self, inode: Inode, intent: Intent) -> None:
+        """The version that the intent acts on, and the newest attributes."""
+        if intent.attributes is not None:
+            intent.attributes = inode.attributes
+        if inode.version is not None:
+            intent.source_etag = inode.version.etag
+
+    def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
+        if result is None or inode.version is None:
+            return
+        if self.state.is_own(inode.version.etag):
+            self.state.wrote(result.etag)
+        written = intent.attributes if intent.attributes is not None else inode.attributes
+        if written is None:
+            return
+        current = inode.attributes
+        version = Version(
+            result.etag, inode.version.size, result.answered_at, version_id=result.version_id
+        )
+        self._repin(inode, intent.key, result)
+        if inode.detached:
+            inode.version = version
+            return
+        self.state.namespace.committed(inode, version, written, key=intent.key)
+        self._attributes_moved_on(inode, intent, current)
+
+    def _attributes_moved_on(self, inode: Inode, intent: Intent, current: object) -> None:
+        """Changed while the intent ran: one more."""
+        if current is not None and current != intent.attributes and intent.attributes is not None:
+            inode.attributes = current  # type: ignore[assignment]
+            if not inode.detached:
+                self.attributes(inode, after=intent)
+
+    def _repin(self, inode: Inode, key: str, result: PutResult) -> None:
+        """Our own copy is the same bytes at another key or under another ETag."""
+        file = self.state.open_files.get(inode.number)
+        if file is not None and file.remote is not None:
+            self.state.adopt(file)
+            self.state.readpath.repin(file.remote, key=key, etag=result.etag)
+            if inode.detached:
+                self.state.orphan(file)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def delete(
+        self, inode: Inode, keys: Sequence[str], places: Sequence[Place], *, deferred: bool = False
+    ) -> Intent:
+        """The objects of an inode that was just detached from `places`.
+
+        `deferred`: a handle still reads them; it starts when that is closed, or somebody waits.
+        """
+        legacy = _legacy_markers(inode, keys[0]) if inode.directory is not None else ()
+        intent = Intent(kind=Kind.DELETE, key=keys[0], also_delete=(*keys[1:], *legacy))
+        if inode.version is not None:
+            intent.source_etag = inode.version.etag
+        intent.on_failed = lambda _, error: self._namespace_failed(
+            [place[0] for place in places], error
+        )
+        return self._add(inode, intent, *places, delay=NEVER if deferred else self._delay)
+
+    def drop(self, inode: Inode) -> tuple[list[str], list[Place]]:
+        """Cancels what has not started for an inode that goes away.
+
+        Returns the keys that hold objects of it all the same, and the names to be kept from
+        coming back while these are deleted.
+        """
+        key = self._key(inode) if inode.directory is None else self._marker_key(inode)
+        waiting, last = self.waiting(inode), self.last(inode)
+        places = list(place_of(inode))
+        remote = inode.version is not None or (last is not None and last is not waiting)
+        if waiting is None:
+            return ([key] if remote else []), places
+        keys = [key] if waiting.kind is not Kind.COPY and (remote or waiting.replaces) else []
+        if waiting.kind is Kind.COPY and waiting.source is not None:
+            keys = [waiting.source, *([key] if waiting.replaces else [])]
+            places += self._places.get(waiting, [])
+        if waiting.kind is Kind.RENAME_TREE:
+            return [key], places  # it runs first: the directory is empty, but for its marker
+        self.state.queue.cancel(waiting)
+        return keys, places
+
+    def move(
+        self, inode: Inode, old_key: str, new_key: str, old_place: Place, *, replaces: bool
+    ) -> Intent | None:
+        """A file's rename, already done in the namespace. None: nothing is in the bucket yet.
+
+        `replaces`: the target key may hold another object.
+        """
+        file = self.state.open_files.get(inode.number)
+        waiting = self.waiting(inode)
+        if waiting is not None and not waiting.replaces:
+            unsent = inode.version is None and waiting.kind is Kind.PUT
+            if (unsent or waiting.kind is Kind.COPY) and self._retarget(waiting, inode, new_key):
+                waiting.replaces = replaces
+                return waiting
+        if inode.version is None and (file is None or file.put is None):
+            return None
+        intent = Intent(kind=Kind.COPY, key=new_key, source=old_key, replaces=replaces)
+        intent.on_start = lambda _: self._fill_in(inode, intent)
+        intent.on_copied = lambda _, result: (
+            None if result is None else self._repin(inode, new_key, result)
+        )
+        intent.on_done = lambda _, result: self._copied(inode, intent, result)
+        intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
+        places = (old_place, *place_of(inode))
+        return self._add(inode, intent, *places, delay=self._delay)
+
+    def _retarget(self, intent: Intent, inode: Inode, key: str) -> bool:
+        if not self.state.queue.retarget(intent, key=key):
+            return False
+        self._pin(intent, place_of(inode))
+        return True
+
+    def move_tree(self, inode: Inode, old_prefix: str, new_prefix: str, old_place: Place) -> Intent:
+        """A directory's rename, already done in the namespace."""
+        waiting = self.waiting(inode)
+        unmade = waiting is not None and waiting.kind is Kind.MKDIR and inode.version is None
+        if (
+            waiting is not None
+            and unmade
+            and self._known_empty(inode, old_prefix)
+            and self._retarget(waiting, inode, new_prefix)
+        ):
+            return waiting
+        intent = Intent(
+            kind=Kind.RENAME_TREE,
+            key=new_prefix,
+            source=old_prefix,
+            also_delete=_legacy_markers(inode, old_prefix),
+        )
+        intent.on_copied = lambda *_: self._tree_copied(old_prefix, new_prefix)
+        intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
+        places = (old_place, *place_of(inode))
+        return self._add(inode, intent, *places, delay=self._delay)
+
+    def _known_empty(self, inode: Inode, prefix: str) -> bool:
+        """A directory made here, never filled, whose marker is not written yet."""
+        directory = inode.directory
+        return (
+            directory is not None
+            and not directory.entries
+            and not any(
+                intent.kind is not Kind.MKDIR for intent in self.state.queue.unfinished(prefix)
+            )
+        )
+
+    def _tree_copied(self, old_prefix: str, new_prefix: str) -> None:
+        self.state.namespace.rehomed(old_prefix, new_prefix)
+        for file in self.state.open_files.values():
+            remote = file.remote
+            if remote is not None and remote.key.startswith(old_prefix):
+                self.state.adopt(file)
+                key = new_prefix + remote.key[len(old_prefix) :]
+                self.state.readpath.repin(remote, key=key)
+                if file.inode.detached:
+                    self.state.orphan(file)
+
+    # -- results -------------------------------------------------------------------------------
+
+    def _namespace_failed(self, inodes: Sequence[Inode], error: Exception) -> None:
+        """What was acknowledged did not happen: show what is really there from now on."""
+        self._refused(error)
+        for inode in inodes:
+            self._forget_name(inode)
+            if inode.directory is not None:
+                self.state.namespace.forget_names(inode)
+
+    def _forget_name(self, inode: Inode) -> None:
+        parent = inode.parent
+        if parent is not None and parent.directory is not None:
+            self.state.namespace.forget_names(parent)
+            if self.state.invalidate is not None:
+                self.state.invalidate(parent.number, inode.name.encode("utf-8", "replace"), 0)
+
+    def _refused(self, error: Exception) -> None:
+        if isinstance(error, AccessDenied):
+            self.state.cautious = True
+
+    # -- the queue -----------------------------------------------------------------------------
+
+    @property
+    def _delay(self) -> float:
+        return self.state.config.writeback.namespace_delay
+
+    def _key(self, inode: Inode) -> str:
+        return self.state.namespace.key(inode)
+
+    def _marker_key(self, inode: Inode) -> str:
+        """s3fs keeps the root's own attributes with the key `/`."""
+        return self.state.namespace.key(inode) or "/"
+
+    def _add(self, inode: Inode, intent: Intent, *places: Place, delay: float = 0.0) -> Intent:
+        """Pins the names until the intent is finished: no listing may contradict it before."""
+        self._pin(intent, places or place_of(inode))
+        before = intent.on_finished
+        number = inode.number
+
+        def finished(done: Intent) -> None:
+            if self._last.get(number) is done:
+                del self._last[number]
+            for pin in self._pins.pop(done, ()):
+                pin.release()
+            self._places.pop(done, None)
+            if before is not None:
+                before(done)
+
+        intent.on_finished = finished
+        self._last[number] = intent
+        return self.state.queue.add(intent, delay=delay)
+
+    def _pin(self, intent: Intent, places: Sequence[Place]) -> None:
+        self._places.setdefault(intent, []).extend(places)
+        pins = self._pins.setdefault(intent, [])
+        pins.extend(self.state.namespace.pin(parent, name) for parent, name in places)
+
+
+def place_of(inode: Inode) -> tuple[Place, ...]:
+    """Where the inode stands: directory and name; empty for the root."""
+    return () if inode.parent is None else ((inode.parent, inode.name),)
+
+
+def _legacy_markers(inode: Inode, key: str) -> tuple[str, ...]:
+    """The marker's other form, if that is what the bucket has: `dir` or `dir_$folder$`."""
+    if inode.marker is None or inode.marker.endswith("/"):
+        return ()
+    return (parent_of(key) + inode.marker,)

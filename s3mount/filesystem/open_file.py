@@ -1,0 +1,408 @@
+"""OpenFile: the state of one file shared by all its handles. Spooled bytes win over remote ones.
+
+    0 ........ visible ........ size
+    |  remote (base)  |  zeros  |          what is not in `spooled.present`
+    |#### ######   ##    #######|          what is: written here, not sent or not given back yet
+
+`visible` is how many leading bytes of the base object still show through: truncation lowers it for
+good, growth leaves a hole. `changes` counts what was done to bytes or size; `sent` is the value of
+`changes` that the last committed PUT contained, so `changes != sent` means dirty.
+
+Nothing here awaits between reading and changing these fields but where a comment says so. `lock`
+guards the size against changing while a commit sends it: truncation and commit hold it; writes do
+not need it, for a byte written during a commit stays dirty for the next one.
+"""
+
+import errno
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import Attributes, content_type_for, encode
+from s3mount.filesystem.conflict import keep_conflicting_bytes
+from s3mount.filesystem.state import State
+from s3mount.namespace import Inode
+from s3mount.readpath import RemoteObject
+from s3mount.store.base import (
+    ALWAYS,
+    KEPT_HEADERS,
+    Condition,
+    NotFound,
+    ObjectInfo,
+    PreconditionFailed,
+    PutResult,
+    StoreError,
+    WriteHeaders,
+)
+from s3mount.writeback.intents import Intent
+from s3mount.writeback.spooled_file import SpooledFile
+from s3mount.writeback.uploader import BaseObject, FileUpload
+
+if TYPE_CHECKING:
+    from s3mount.filesystem.handle import FileHandle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a commit in progress contains."""
+
+    changes: int
+    attributes: Attributes
+    size: int
+
+
+class OpenFile:
+    """In `State.open_files` from the first open or change until clean and closed."""
+
+    def __init__(self, state: State, inode: Inode, *, new: bool, exclusive: bool = False) -> None:
+        self.state = state
+        self.inode = inode
+        self.handles: set[FileHandle] = set()
+        self.remote: RemoteObject | None = None if new else state.remote_of(inode)
+        self.visible = self.remote.size if self.remote is not None else 0
+        self.size = self.visible
+        self.changes = 1 if new else 0
+        self.sent = 0
+        # O_EXCL: the first commit must not find the name taken by another host.
+        self.exclusive = exclusive
+        # The old bytes were thrown away by O_TRUNC: the commit is unconditional, last close wins.
+        self.whole = new
+        # The key that it will be sent to may hold another object (renamed over it).
+        self.replaces = False
+        # What the object carries that is not ours: known from a HEAD or None (not asked yet).
+        self.kept: ObjectInfo | None = None
+        self.spooled: SpooledFile | None = None
+        self.upload: FileUpload | None = None
+        self.put: Intent | None = None  # the unfinished PUT
+        self.snapshot: Snapshot | None = None  # while it runs
+        self.error: Exception | None = None  # of the last commit, if final
+        self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
+        self.lock = trio.Lock()
+        if new:
+            inode.local_size = 0
+
+    # -- state ---------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        return self.changes != self.sent
+
+    def touch(self) -> None:
+        """mtime and ctime are now; they ride in the next PUT.
+
+        Once the multipart upload has begun its metadata is fixed: from then on mtime stands
+        still, as S3's own Last-Modified of such an object does, for setting it afterwards would
+        copy the whole object. (utimens sets it all the same.)
+        """
+        attributes = self.inode.attributes
+        if attributes is not None and (self.upload is None or self.upload.headers is None):
+            now = time.time_ns()
+            self.inode.attributes = replace(attributes, mtime_ns=now, ctime_ns=now)
+
+    def changed(self) -> None:
+        """Bytes or size changed: to be called after every change, without an await before it."""
+        self.changes += 1
+        self.inode.local_size = self.size
+        if self.pin is None and not self.inode.detached:
+            self.pin = self.state.namespace.pin(_parent(self.inode), self.inode.name)
+
+    def renamed(self, *, replaces: bool) -> None:
+        """The inode has another name; with `replaces` over another object."""
+        if self.pin is not None:
+            self.pin.release()
+            self.pin = self.state.namespace.pin(_parent(self.inode), self.inode.name)
+        if self.exclusive:
+            # O_EXCL spoke of the old name; rename(2) replaces whatever has the new one.
+            self.exclusive = False
+        self.replaces = self.replaces or replaces
+
+    def detached(self) -> None:
+        """The inode has no name any more: handles go on, nothing of it is sent."""
+        if self.pin is not None:
+            self.pin.release()
+            self.pin = None
+        if self.upload is not None and self.put is None:
+            self.state.start_soon(self.upload.abort)
+
+    @property
+    def needs_remote(self) -> bool:
+        """Open handles may still read bytes that only the object has."""
+        if self.remote is None or self.remote.version_id is not None:
+            return False
+        return self.spooled is None or not self.spooled.present.covers(0, self.visible)
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    async def read(self, handle: "FileHandle", offset: int, length: int) -> bytes | memoryview:
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        if self.spooled is None or not self.spooled.present:
+            if offset + length <= self.visible:
+                return await self._read_remote(handle, offset, length)
+        elif self.spooled.present.covers(offset, offset + length):
+            await self._publish_if_dropped(offset, length)
+            if self.spooled.present.covers(offset, offset + length):
+                return self.spooled.read(offset, length)
+        return await self._read_mixed(handle, offset, length)
+
+    async def _read_remote(
+        self, handle: "FileHandle", offset: int, length: int
+    ) -> bytes | memoryview:
+        if self.remote is None:
+            return bytes(length)
+        reader = handle.reader_of(self.remote)
+        known = reader.try_read(offset, length)
+        return known if known is not None else await reader.read(offset, length)
+
+    async def _read_mixed(self, handle: "FileHandle", offset: int, length: int) -> bytes:
+        """Remote bytes first, for that awaits; the spooled ones are laid over them at the end."""
+        await self._publish_if_dropped(offset, length)
+        answer = bytearray(length)
+        end = min(offset + length, self.visible)
+        if offset < end and self.remote is not None:
+            present = self.spooled.present if self.spooled is not None else None
+            gaps = [(offset, end)] if present is None else list(present.gaps(offset, end))
+            for start, stop in gaps:
+                data = await self._read_remote(handle, start, stop - start)
+                answer[start - offset : start - offset + len(data)] = data
+        if self.spooled is not None:
+            for start, stop in list(self.spooled.present.within(offset, offset + length)):
+                answer[start - offset : stop - offset] = self.spooled.read(start, stop - start)
+        return bytes(answer[: max(0, self.size - offset)])
+
+    async def write(self, offset: int | None, data: bytes) -> int:
+        """At our own end of file for `offset` None (O_APPEND). Waits only for room in the spool."""
+        if offset is None:
+            offset = self.size
+        end = offset + len(data)
+        if end > self.state.config.writeback.max_object_size:
+            raise FilesystemError(errno.EFBIG, "larger than the service's largest object")
+        self._prepare_upload()
+        if self.spooled is None or self.upload is None:
+            raise FilesystemError(errno.EIO, "no spool")
+        if self.upload.needs_early_publish(offset, len(data)):
+            await self._publish_early()
+            self._prepare_upload()
+        if not self.spooled.try_write(offset, data):
+            # Reserved before the wait, so that another O_APPEND write comes after this one.
+            self.size = max(self.size, end)
+            await self.spooled.write(offset, data)
+        self.size = max(self.size, end)
+        self.changed()
+        self.touch()
+        if not self.inode.detached and self.snapshot is None:
+            self.upload.wrote(self.size, self._destination)
+        return len(data)
+
+    async def truncate(self, size: int) -> None:
+        if size > self.state.config.writeback.max_object_size:
+            raise FilesystemError(errno.EFBIG, "larger than the service's largest object")
+        if size == self.size and not (size == 0 and self.visible):
+            return
+        if 0 < size < self.size:
+            await self._publish_if_dropped(0, self.size)
+        async with self.lock:
+            if size == 0:
+                await self._forget_bytes()
+            elif self.spooled is not None:
+                self.spooled.truncate(size)
+            self.visible = min(self.visible, size)
+            self.size = size
+            self.changed()
+            self.touch()
+
+    async def _forget_bytes(self) -> None:
+        """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
+        self.whole = True
+        upload, spooled = self.upload, self.spooled
+        self.upload = self.spooled = None
+        if upload is not None:
+            await upload.abort()
+        if spooled is not None:
+            spooled.close()
+
+    def _destination(self) -> tuple[str, WriteHeaders]:
+        """Where an upload that begins now goes, and with which metadata."""
+        return self.state.namespace.key(self.inode), self._headers()
+
+    def _prepare_upload(self) -> None:
+        if self.spooled is None:
+            self.spooled = self.state.spool.create_file()
+        if self.upload is None:
+            self.upload = self.state.uploader.upload_for(self.spooled)
+
+    # -- commit --------------------------------------------------------------------------------
+
+    def begin_put(self, intent: Intent) -> None:
+        """The PUT starts: it will contain all that is here now."""
+        attributes = self.inode.attributes
+        if attributes is None:
+            raise FilesystemError(errno.EIO, "attributes unknown")
+        self.snapshot = Snapshot(self.changes, attributes, self.size)
+        intent.size = self.size
+        intent.headers = self._headers()
+        intent.condition = self._condition()
+
+    def _condition(self) -> Condition:
+        if self.exclusive:
+            return Condition(absent=True)
+        if self.whole or self.remote is None:
+            return ALWAYS
+        return Condition(etag=self.remote.etag)
+
+    def _headers(self) -> WriteHeaders:
+        """Our metadata, and what the object carries that is not ours."""
+        attributes = self.inode.attributes
+        if attributes is None:
+            raise FilesystemError(errno.EIO, "attributes unknown")
+        kept = self.kept
+        headers = {"content-type": content_type_for(self.inode.name, attributes)}
+        if kept is not None:
+            headers.update(
+                {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
+            )
+        return WriteHeaders(encode(attributes, kept.metadata if kept is not None else {}), headers)
+
+    async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
+        """Carries the PUT out (an intents.Content)."""
+        async with self.lock:
+            self._prepare_upload()
+            if self.snapshot is None or self.upload is None:
+                raise FilesystemError(errno.EIO, "a PUT that was not begun")
+            if self.remote is not None and not self.state.is_own(self.remote.etag):
+                await self._learn_foreign_metadata()
+                headers = self._headers()
+            self.snapshot = replace(self.snapshot, size=self.size)
+            # An upload under way keeps the metadata it began with.
+            begun = self.upload.headers or headers
+            base = self.remote if self.visible else None
+            try:
+                result = await self.upload.commit(
+                    key,
+                    begun,
+                    size=self.size,
+                    base=None
+                    if base is None
+                    else BaseObject(base.key, base.etag, base.size, base.version_id),
+                    visible=self.visible,
+                    condition=condition,
+                    read_base=self.read_base,
+                )
+            except (PreconditionFailed, NotFound) as error:
+                if isinstance(error, NotFound) and base is None:
+                    raise
+                await keep_conflicting_bytes(self, key, headers)
+                raise FilesystemError(
+                    errno.EEXIST if condition.absent else errno.ESTALE,
+                    f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
+                ) from error
+            if begun.metadata != headers.metadata:
+                copied = await self.state.copier.copy(
+                    key, key, etag=result.etag, attributes=self.snapshot.attributes
+                )
+                return copied.result
+            return result
+
+    async def _learn_foreign_metadata(self) -> None:
+        if self.kept is None and self.remote is not None:
+            try:
+                self.kept = await self.state.store.head(self.remote.key)
+            except NotFound:
+                if not self.whole:
+                    raise
+
+    async def read_base(self, offset: int, length: int) -> bytes:
+        """Bytes of the base object for a part that is sent with changes in it."""
+        if self.remote is None:
+            return bytes(length)
+        return bytes(await self.state.readpath.fetch_range(self.remote, offset, length))
+
+    async def _publish_if_dropped(self, offset: int, length: int) -> None:
+        if self.upload is not None and self.upload.needs_early_publish(offset, length):
+            await self._publish_early()
+
+    async def _publish_early(self) -> None:
+        """design.md 7: the one exception to 'never partial', under disk pressure only."""
+        name = self.state.namespace.key(self.inode)
+        if self.state.config.writeback.refuse_early_publish:
+            raise FilesystemError(errno.ENOSPC, f"{name!r}: its first parts left the spool already")
+        log.warning("%r is published before it is complete: the spool has no room for it", name)
+        await self.state.publish(self)
+
+    # -- readers of what is replaced -----------------------------------------------------------
+
+    async def rescue(self) -> None:
+        """Its object is about to vanish: fetches what open handles have not read (design.md 18).
+
+        Where it does not fit the spool the readers get ESTALE afterwards.
+        """
+        async with self.lock:
+            remote = self.remote
+            if remote is None or not self.handles or not self.visible:
+                return
+            if remote.version_id is not None:
+                remote.by_version = True
+                return
+            self._prepare_upload()
+            spooled = self.spooled
+            if spooled is None or self.visible > self.state.config.writeback.spool_limit // 4:
+                return
+            try:
+                for start, stop in list(spooled.present.gaps(0, self.visible)):
+                    await self._fetch_into(spooled, remote, start, stop)
+            except (FilesystemError, StoreError) as error:
+                log.warning("readers of the old %r will get ESTALE: %s", remote.key, error)
+
+    async def _fetch_into(
+        self, spooled: SpooledFile, remote: RemoteObject, start: int, stop: int
+    ) -> None:
+        step = self.state.config.read.max_request
+        for offset in range(start, stop, step):
+            length = min(step, stop - offset)
+            data = await self.state.readpath.fetch_range(remote, offset, length)
+            await spooled.fill(offset, bytes(data))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def committed(self, remote: RemoteObject) -> bool:
+        """The running PUT is done. Returns True if all that is here now is in S3."""
+        if self.snapshot is None:
+            return False
+        self.remote = remote
+        self.visible = min(self.snapshot.size, self.size)
+        self.sent = self.snapshot.changes
+        self.whole = self.exclusive = False
+        self.error = None
+        self.snapshot = None
+        if not self.dirty:
+            self.inode.local_size = None
+            if self.pin is not None:
+                self.pin.release()
+                self.pin = None
+        return not self.dirty
+
+    def close_spool(self) -> None:
+        if self.spooled is not None:
+            self.spooled.close()
+        self.spooled = self.upload = None
+
+    def discard(self) -> None:
+        """Clean (or given up) and closed: everything that this file holds is given back."""
+        self.close_spool()
+        if self.pin is not None:
+            self.pin.release()
+            self.pin = None
+        self.inode.local_size = None
+
+
+def _parent(inode: Inode) -> Inode:
+    if inode.parent is None:
+        raise FilesystemError(errno.ESTALE, "has no name any more")
+    return inode.parent

@@ -1,0 +1,52 @@
+"""What the file system answers with, in values that know no FUSE."""
+
+from dataclasses import dataclass, field
+
+from s3mount.core.metadata import Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    number: int
+    attributes: Attributes
+    size: int
+    nlink: int
+    blocks: int  # of 512 bytes
+    entry_timeout: float
+    attr_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class DirEntry:
+    name: bytes
+    stat: Stat
+    next_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenResult:
+    handle: int
+    keep_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatFs:
+    block_size: int
+    blocks: int
+    free: int
+    files: int
+    free_files: int
+    name_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What has been acknowledged or written but is not in the bucket yet."""
+
+    intents: int
+    bytes: int
+    files: int
+    errors: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.intents or self.files)

@@ -1,0 +1,198 @@
+"""What carries each kind of intent out, on the store.
+
+All of them are idempotent: carried out twice in a row they leave the bucket as after once.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from s3mount.store.base import (
+    NotFound,
+    ObjectStore,
+    PreconditionFailed,
+    PutResult,
+    StoreError,
+    WriteHeaders,
+)
+from s3mount.writeback.copier import Copier
+from s3mount.writeback.intents import Intent, Kind
+
+log = logging.getLogger(__name__)
+
+# Objects of a renamed directory copied at once; the store's lanes bound the requests.
+TREE_COPIES = 64
+# Deletes that had to wait longer than this look first: others may have put something new there.
+LOOK_AFTER = 10.0
+DELETE_BATCH = 1000
+
+Replacing = Callable[[Sequence[str]], Awaitable[None]]
+
+
+class Executors:
+    """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist."""
+
+    def __init__(self, store: ObjectStore, copier: Copier, before_replacing: Replacing) -> None:
+        self._store = store
+        self._copier = copier
+        self._before_replacing = before_replacing
+
+    async def execute(self, intent: Intent) -> PutResult | None:
+        """Any kind but DELETE."""
+        if intent.kind is Kind.PUT:
+            return await self._put(intent)
+        if intent.kind is Kind.MKDIR:
+            return await self._mkdir(intent)
+        if intent.kind is Kind.RENAME_TREE:
+            await self._rename_tree(intent)
+            return None
+        return await self._copy(intent)
+
+    async def _put(self, intent: Intent) -> PutResult:
+        if intent.content is None:
+            raise ValueError("a PUT without content")
+        await self._before_replacing([intent.key])
+        return await intent.content.send(
+            intent.key, intent.headers or WriteHeaders(), intent.condition
+        )
+
+    async def _mkdir(self, intent: Intent) -> PutResult:
+        result = await self._store.put(intent.key, b"", intent.headers or WriteHeaders())
+        if intent.also_delete:
+            await self._raise_first(await self._store.delete_many(intent.also_delete))
+        return result
+
+    async def _copy(self, intent: Intent) -> PutResult:
+        """COPY, which deletes its source, and ATTRIBUTES, onto itself."""
+        source = intent.source if intent.source is not None else intent.key
+        if source != intent.key:
+            await self._before_replacing([intent.key])
+        try:
+            copied = await self._copier.copy(
+                source, intent.key, etag=intent.source_etag, attributes=intent.attributes
+            )
+        except NotFound:
+            # A second run after the source was deleted: done if the target is what we wanted.
+            if intent.attempts == 0 or source == intent.key:
+                raise
+            info = await self._store.head(intent.key)
+            result = PutResult(info.etag, info.version_id, info.answered_at)
+        else:
+            result = copied.result
+        if source != intent.key:
+            # Readers must know the new place before the old one is gone.
+            if intent.on_copied is not None:
+                intent.on_copied(intent, result)
+            await self._before_replacing([source])
+            await self._store.delete(source)
+        return result
+
+    # -- deletes -------------------------------------------------------------------------------
+
+    async def delete_batch(self, intents: list[Intent]) -> dict[Intent, Exception]:
+        """Returns those that failed, with the error."""
+        failures: dict[Intent, Exception] = {}
+        wanted: list[tuple[str, Intent]] = []
+        for intent in intents:
+            try:
+                if await self._still_ours(intent):
+                    wanted.extend((key, intent) for key in (intent.key, *intent.also_delete))
+            except StoreError as error:
+                failures[intent] = error
+        await self._before_replacing([key for key, _ in wanted])
+        by_key = dict(wanted)
+        keys = list(by_key)
+        for start in range(0, len(keys), DELETE_BATCH):
+            for failure in await self._delete(keys[start : start + DELETE_BATCH]):
+                failures[by_key[failure[0]]] = failure[1]
+        return failures
+
+    async def _delete(self, keys: list[str]) -> list[tuple[str, StoreError]]:
+        if len(keys) == 1:
+            try:
+                await self._store.delete(keys[0])
+            except StoreError as error:
+                return [(keys[0], error)]
+            return []
+        return [(failure.key, failure.error) for failure in await self._store.delete_many(keys)]
+
+    async def _still_ours(self, intent: Intent) -> bool:
+        late = intent.attempts or trio.current_time() - intent.created_at > LOOK_AFTER
+        if not late or intent.source_etag is None:
+            return True
+        try:
+            info = await self._store.head(intent.key)
+        except NotFound:
+            return False
+        if info.etag != intent.source_etag:
+            log.warning("%s dropped: others have put a new version there", intent.describe())
+            return False
+        return True
+
+    async def _raise_first(self, failures: Sequence[object]) -> None:
+        for failure in failures:
+            error = getattr(failure, "error", None)
+            if isinstance(error, Exception):
+                raise error
+
+    # -- directories ---------------------------------------------------------------------------
+
+    async def _rename_tree(self, intent: Intent) -> None:
+        """Copies everything, tells `on_copied`, then deletes: no moment without either name.
+
+        The old prefix is listed again until nothing new is found in it.
+        """
+        source, target = intent.source, intent.key
+        if source is None:
+            raise ValueError("a RENAME_TREE without source")
+        moved: dict[str, str] = {}
+        while fresh := await self._tree(source, moved):
+            limiter = trio.CapacityLimiter(TREE_COPIES)
+
+            async def one(key: str, etag: str, plain: bool, limiter: trio.CapacityLimiter) -> None:
+                async with limiter:
+                    await self._copy_below(key, target + key[len(source) :], etag, plain)
+
+            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+                for key, (etag, plain) in fresh.items():
+                    nursery.start_soon(one, key, etag, plain, limiter)
+            moved.update({key: etag for key, (etag, _) in fresh.items()})
+        if intent.on_copied is not None:
+            intent.on_copied(intent, None)
+        # Markers last, deepest first: a directory never loses its marker before its children.
+        keys = sorted(moved, key=lambda key: (key.endswith("/"), -key.count("/"), key))
+        for extra in (*intent.also_delete,):
+            if extra not in moved:
+                keys.append(extra)
+        await self._before_replacing(keys)
+        for start in range(0, len(keys), DELETE_BATCH):
+            await self._raise_first(
+                await self._store.delete_many(keys[start : start + DELETE_BATCH])
+            )
+
+    async def _copy_below(self, key: str, target: str, etag: str, plain: bool) -> None:
+        await self._before_replacing([target])
+        try:
+            if plain:
+                await self._store.copy(key, target, source_etag=etag)
+            else:
+                await self._copier.copy(key, target, etag=None, attributes=None)
+        except PreconditionFailed:
+            await self._copier.copy(key, target, etag=None, attributes=None)
+        except NotFound:
+            log.info("%r vanished while its directory was renamed", key)
+
+    async def _tree(self, prefix: str, known: dict[str, str]) -> dict[str, tuple[str, bool]]:
+        """Keys below `prefix` that `known` lacks in this version: (ETag, one plain CopyObject)."""
+        found: dict[str, tuple[str, bool]] = {}
+        token: str | None = None
+        while True:
+            page = await self._store.list(prefix, delimiter="", token=token)
+            for item in page.objects:
+                if known.get(item.key) != item.etag:
+                    plain = item.storage_class in ("", "STANDARD") and item.size < 128 << 20
+                    found[item.key] = (item.etag, plain)
+            token = page.next_token
+            if token is None:
+                return found

@@ -1,0 +1,172 @@
+"""Intents: what is still to be done to the bucket, and in which order.
+
+Every mutation of the bucket is an intent that names the keys it holds. An intent waits for every
+older unfinished intent that holds one of its keys, or a prefix above one of them (a directory
+rename holds two prefixes). Two intents without a key in common may run in any order. That is the
+whole DAG, but for two rules about directories:
+
+- a directory's own delete waits for everything still to be done to its children;
+- a child's delete or move away waits for the directory's marker, if that is still to be written,
+  or other hosts would see the directory vanish for a moment.
+
+All methods but `wait`, `settled` and `run` are synchronous: what they decide is decided before
+anything else runs.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import trio
+
+from s3mount.core.metadata import Attributes
+from s3mount.store.base import ALWAYS, Condition, PutResult, WriteHeaders
+
+
+class Kind(Enum):
+    PUT = "put"  # a file's bytes and metadata
+    MKDIR = "mkdir"  # a directory marker with its metadata
+    COPY = "copy"  # a file's rename: copy, then delete the source
+    ATTRIBUTES = "attributes"  # metadata alone: a copy onto itself
+    DELETE = "delete"
+    RENAME_TREE = "rename-tree"  # a directory's rename: everything below a prefix
+
+
+class State(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Content(Protocol):
+    """The bytes of a PUT."""
+
+    async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult: ...
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Intent:
+    """One thing to be done; `key` is the target. Fields may change until it is RUNNING."""
+
+    kind: Kind
+    key: str
+    source: str | None = None  # COPY: key; RENAME_TREE: prefix
+    also_delete: tuple[str, ...] = ()  # DELETE: more keys (other marker forms); MKDIR: legacy ones
+    source_etag: str | None = None  # the version this intent acts on; None: whatever is there
+    attributes: Attributes | None = None  # None for COPY: metadata stays as it is
+    headers: WriteHeaders | None = None  # PUT and MKDIR
+    content: Content | None = None  # PUT
+    condition: Condition = ALWAYS  # PUT
+    size: int = 0  # bytes, for the status
+    replaces: bool = False  # the target may hold an older object: dropping this is not enough
+    # Fills in the latest attributes, ETag and condition, just before the intent starts.
+    on_start: "Callable[[Intent], None] | None" = None
+    on_done: "Callable[[Intent, PutResult | None], None] | None" = None
+    on_failed: "Callable[[Intent, Exception], None] | None" = None
+    # COPY and RENAME_TREE: the copies are there, the deletes come next. (A tree has no result.)
+    on_copied: "Callable[[Intent, PutResult | None], None] | None" = None
+    # Called last, however the intent ended; also when it was cancelled.
+    on_finished: "Callable[[Intent], None] | None" = None
+    # The queue's own.
+    sequence: int = -1
+    state: State = State.WAITING
+    waits_for: "set[Intent]" = field(default_factory=set)
+    blocks: "set[Intent]" = field(default_factory=set)
+    not_before: float = 0.0  # trio time; inf: until hurried by name (a reader holds the object)
+    created_at: float = 0.0
+    attempts: int = 0
+    error: Exception | None = None  # the last one
+    hurried: bool = False
+    scope: trio.CancelScope | None = None  # while RUNNING
+    finished: trio.Event = field(default_factory=trio.Event)
+
+    def held_keys(self) -> set[str]:
+        """The keys held; a directory rename holds the two prefixes themselves as well."""
+        held = {self.key, *self.also_delete}
+        if self.source is not None:
+            held.add(self.source)
+        return held
+
+    @property
+    def deferred(self) -> bool:
+        return self.state is State.WAITING and self.not_before == float("inf")
+
+    def describe(self) -> str:
+        origin = f"{self.source!r} -> " if self.source is not None else ""
+        return f"{self.kind.value} {origin}{self.key!r}"
+
+
+def parent_of(key: str) -> str:
+    """The prefix of the directory that holds `key`; works for markers (`a/b/` -> `a/`)."""
+    head, slash, _ = key.rstrip("/").rpartition("/")
+    return head + slash
+
+
+# What carries an intent out. It raises StoreError or FilesystemError; deletes are batched.
+Executor = Callable[[Intent], Awaitable[PutResult | None]]
+BatchDelete = Callable[[list[Intent]], Awaitable[dict[Intent, Exception]]]
+
+
+class IntentIndex:
+    """Unfinished intents by the keys they hold, by the directory of these, and the trees."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, Intent] = {}
+        self._by_key: dict[str, set[Intent]] = {}
+        self._by_parent: dict[str, set[Intent]] = {}
+        self._trees: set[Intent] = set()
+
+    def add(self, intent: Intent) -> None:
+        self.all[intent.sequence] = intent
+        for key in intent.held_keys():
+            self._by_key.setdefault(key, set()).add(intent)
+            self._by_parent.setdefault(parent_of(key), set()).add(intent)
+        if intent.kind is Kind.RENAME_TREE:
+            self._trees.add(intent)
+
+    def remove(self, intent: Intent) -> None:
+        self.all.pop(intent.sequence, None)
+        for key in intent.held_keys():
+            for index, name in ((self._by_key, key), (self._by_parent, parent_of(key))):
+                holders = index.get(name)
+                if holders is not None:
+                    holders.discard(intent)
+                    if not holders:
+                        del index[name]
+        self._trees.discard(intent)
+
+    def holders(self, key: str) -> set[Intent]:
+        return self._by_key.get(key, set())
+
+    def conflicts(self, intent: Intent) -> set[Intent]:
+        """All that `intent` must wait for."""
+        keys = intent.held_keys()
+        found: set[Intent] = set()
+        for key in keys:
+            found |= self.holders(key)
+            if intent.kind is Kind.DELETE and key.endswith("/"):
+                found |= self._by_parent.get(key, set())
+        leaving = keys if intent.kind is Kind.DELETE else set()
+        if intent.source is not None:
+            leaving = leaving | {intent.source}
+        for key in leaving:
+            above = self.holders(parent_of(key))
+            found |= {other for other in above if other.kind is Kind.MKDIR}
+        for tree in self._trees:
+            if any(inside(key, tree) for key in keys):
+                found.add(tree)
+        if intent.kind is Kind.RENAME_TREE:
+            found |= {
+                other
+                for other in self.all.values()
+                if any(inside(key, intent) for key in other.held_keys())
+            }
+        found.discard(intent)
+        return found
+
+
+def inside(key: str, tree: Intent) -> bool:
+    return key.startswith(tree.key) or (tree.source is not None and key.startswith(tree.source))

@@ -1,0 +1,331 @@
+"""The queue that carries intents out: order, coalescing delay, retries, batched deletes."""
+
+import errno
+import heapq
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterable
+
+import trio
+
+from s3mount.core.errors import FilesystemError
+from s3mount.store.base import PutResult, StoreError
+from s3mount.writeback.intents import (
+    BatchDelete,
+    Executor,
+    Intent,
+    IntentIndex,
+    Kind,
+    State,
+)
+from s3mount.writeback.journal import Journal
+
+log = logging.getLogger(__name__)
+
+# Intents under way at once; the store's lanes bound the requests, this bounds tasks and memory.
+CONCURRENT_INTENTS = 64
+# DeleteObjects takes 1000 keys at most.
+DELETE_BATCH = 1000
+# Waits between the queue's own retries, on top of the store's: an outage may last for hours.
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0
+
+
+class IntentQueue:
+    """One per mount. Needs `run` as a background task."""
+
+    def __init__(
+        self,
+        execute: Executor,
+        delete_batch: BatchDelete,
+        journal: Journal,
+        *,
+        shuffle: random.Random | None = None,
+    ) -> None:
+        self._execute = execute
+        self._delete_batch = delete_batch
+        self._journal = journal
+        self._shuffle = shuffle  # tests: any order that the DAG allows
+        self._index = IntentIndex()
+        self._sequence = itertools.count(1)
+        self._due: list[tuple[float, float, Intent]] = []
+        self._wake = trio.Event()
+        self._running = 0
+        self.progress_at = 0.0  # trio time of the last intent that finished
+        self.done_by_kind: dict[str, int] = {}
+        self.failures: list[str] = []  # final ones, newest last, at most 100
+
+    # -- adding and changing -------------------------------------------------------------------
+
+    def add(self, intent: Intent, *, delay: float = 0.0) -> Intent:
+        """Records the intent; it starts after `delay` seconds and all that it waits for."""
+        intent.sequence = next(self._sequence)
+        intent.created_at = trio.current_time()
+        intent.not_before = intent.created_at + delay
+        self._link(intent, self._index.conflicts(intent))
+        self._journal.record(intent)
+        self._schedule(intent)
+        return intent
+
+    def retarget(self, intent: Intent, *, key: str) -> bool:
+        """Gives a WAITING intent another target; False if that must be an intent of its own.
+
+        Invariant: an intent only ever waits for older ones, so the graph has no cycle. (Swapping
+        two names by three renames would otherwise end in two intents that wait for each other.)
+        """
+        if intent.state is not State.WAITING:
+            return False
+        old_key = intent.key
+        self._index.remove(intent)
+        intent.key = key
+        conflicts = self._index.conflicts(intent)
+        if any(other.sequence > intent.sequence for other in conflicts):
+            intent.key = old_key
+            self._index.add(intent)
+            return False
+        for other in intent.waits_for:
+            other.blocks.discard(intent)
+        intent.waits_for.clear()
+        self._link(intent, conflicts)
+        self._journal.update(intent)
+        self._schedule(intent)
+        return True
+
+    def cancel(self, intent: Intent) -> bool:
+        """Drops a WAITING intent; those who wait for it see success. False: too late."""
+        if intent.state is not State.WAITING:
+            return False
+        self._finish(intent, State.CANCELLED)
+        return True
+
+    def give_up(self, intent: Intent) -> None:
+        """Ends the intent with ECANCELED, wherever it stands; what it was to do is not done."""
+        if intent.state is State.RUNNING and intent.scope is not None:
+            intent.scope.cancel()
+        elif intent.state is State.WAITING:
+            intent.error = _cancelled(intent)
+            if intent.on_failed is not None:
+                intent.on_failed(intent, intent.error)
+            self._finish(intent, State.FAILED)
+
+    def hurry(self, intent: Intent) -> None:
+        """No more coalescing for this one and all that it waits for."""
+        pending = [intent]
+        while pending:
+            current = pending.pop()
+            if current.state is State.WAITING and not current.hurried:
+                current.hurried = True
+                current.not_before = min(current.not_before, trio.current_time())
+                self._schedule(current)
+                pending.extend(current.waits_for)
+
+    def hurry_all(self) -> None:
+        for intent in list(self._index.all.values()):
+            if not intent.deferred:
+                self.hurry(intent)
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def holders(self, key: str) -> set[Intent]:
+        """Unfinished intents that hold exactly this key."""
+        return set(self._index.holders(key))
+
+    def unfinished(self, prefix: str = "") -> list[Intent]:
+        """In the order in which they were added."""
+        return [
+            intent
+            for intent in sorted(self._index.all.values(), key=lambda i: i.sequence)
+            if not prefix or any(key.startswith(prefix) for key in intent.held_keys())
+        ]
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    async def wait(
+        self, intents: Iterable[Intent], *, timeout: float, progress: Callable[[], float]
+    ) -> None:
+        """Until all are finished. Raises the first final error.
+
+        `progress` tells the trio time of the last byte acknowledged: without any for `timeout`
+        seconds the wait ends with ETIMEDOUT; the intents stay and are retried.
+        """
+        awaited = [intent for intent in intents if not intent.deferred]
+        for intent in awaited:
+            self.hurry(intent)
+        started = trio.current_time()
+        for intent in awaited:
+            while not intent.finished.is_set():
+                last = max(progress(), self.progress_at, started)
+                with trio.move_on_at(last + timeout):
+                    await intent.finished.wait()
+                last = max(progress(), self.progress_at, started)
+                if not intent.finished.is_set() and trio.current_time() >= last + timeout:
+                    raise _timeout(intent, timeout)
+        for intent in awaited:
+            if intent.state is State.FAILED and intent.error is not None:
+                raise intent.error
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                pause = self._start_due(nursery)
+                with trio.move_on_after(pause):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+
+    def _start_due(self, nursery: trio.Nursery) -> float:
+        """Starts what can start; returns the seconds until more may be due."""
+        now = trio.current_time()
+        ready: list[Intent] = []
+        while self._due and self._due[0][0] <= now:
+            _, _, intent = heapq.heappop(self._due)
+            if intent.state is State.WAITING and not intent.waits_for:
+                ready.append(intent)
+        if self._shuffle is not None:
+            self._shuffle.shuffle(ready)
+        deletes = [intent for intent in ready if intent.kind is Kind.DELETE]
+        for intent in ready:
+            if intent.kind is Kind.DELETE or intent.state is not State.WAITING:
+                continue
+            if self._running >= CONCURRENT_INTENTS:
+                # Comes back when a running one ends.
+                heapq.heappush(self._due, (now, intent.sequence, intent))
+                continue
+            self._begin(intent)
+            nursery.start_soon(self._carry_out, intent)
+        if deletes:
+            batch = self._fill_batch(deletes)
+            for start in range(0, len(batch), DELETE_BATCH):
+                chunk = batch[start : start + DELETE_BATCH]
+                for intent in chunk:
+                    self._begin(intent)
+                nursery.start_soon(self._carry_out_deletes, chunk)
+        if self._running >= CONCURRENT_INTENTS or not self._due:
+            return float("inf")
+        return max(0.0, self._due[0][0] - now)
+
+    def _fill_batch(self, deletes: list[Intent]) -> list[Intent]:
+        """A request for one delete takes all others along whose delay has not yet passed."""
+        batch = list(dict.fromkeys(deletes))
+        chosen = set(batch)
+        for intent in self._index.all.values():
+            if (
+                intent.kind is Kind.DELETE
+                and intent.state is State.WAITING
+                and not intent.waits_for
+                and not intent.deferred
+                and intent.attempts == 0
+                and intent not in chosen
+            ):
+                batch.append(intent)
+        return batch
+
+    def _begin(self, intent: Intent) -> None:
+        intent.state = State.RUNNING
+        self._running += 1
+
+    async def _carry_out(self, intent: Intent) -> None:
+        result: PutResult | None = None
+        try:
+            if intent.on_start is not None:
+                intent.on_start(intent)
+            with trio.CancelScope() as intent.scope:
+                result = await self._execute(intent)
+            if intent.scope.cancelled_caught:
+                raise _cancelled(intent)  # noqa: TRY301
+        except (StoreError, FilesystemError, OSError) as error:
+            self._failed(intent, error)
+        except Exception as error:
+            log.exception("%s: unexpected failure", intent.describe())
+            self._failed(intent, error)
+        else:
+            self._succeeded(intent, result)
+
+    async def _carry_out_deletes(self, intents: list[Intent]) -> None:
+        try:
+            failures = await self._delete_batch(intents)
+        except (StoreError, OSError) as error:
+            failures = dict.fromkeys(intents, error)
+        except Exception as error:
+            log.exception("deletes: unexpected failure")
+            failures = dict.fromkeys(intents, error)
+        for intent in intents:
+            if intent in failures:
+                self._failed(intent, failures[intent])
+            else:
+                self._succeeded(intent, None)
+
+    def _succeeded(self, intent: Intent, result: PutResult | None) -> None:
+        self._running -= 1
+        name = intent.kind.value
+        self.done_by_kind[name] = self.done_by_kind.get(name, 0) + 1
+        # Before its keys are free: what follows from it must be in the queue by then.
+        if intent.on_done is not None:
+            intent.on_done(intent, result)
+        self._finish(intent, State.DONE)
+
+    def _failed(self, intent: Intent, error: Exception) -> None:
+        self._running -= 1
+        intent.error = error
+        intent.attempts += 1
+        if isinstance(error, StoreError) and error.transient:
+            pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(intent.attempts - 1, 10))
+            log.warning("%s: %s; again in %.0f s", intent.describe(), error, pause)
+            intent.state = State.WAITING
+            intent.hurried = False
+            intent.not_before = trio.current_time() + pause
+            self._schedule(intent)
+            self._wake.set()
+            return
+        log.error("%s: given up: %s", intent.describe(), error)
+        self.failures.append(f"{intent.describe()}: {error}")
+        del self.failures[:-100]
+        if intent.on_failed is not None:
+            intent.on_failed(intent, error)
+        self._finish(intent, State.FAILED)
+
+    def _finish(self, intent: Intent, state: State) -> None:
+        intent.state = state
+        self.progress_at = trio.current_time()
+        self._index.remove(intent)
+        for other in intent.waits_for:
+            other.blocks.discard(intent)
+        for other in intent.blocks:
+            other.waits_for.discard(intent)
+            if not other.waits_for:
+                self._schedule(other)
+        intent.waits_for.clear()
+        intent.blocks.clear()
+        self._journal.forget(intent)
+        if intent.on_finished is not None:
+            intent.on_finished(intent)
+        intent.finished.set()
+        self._wake.set()
+
+    # -- the graph -----------------------------------------------------------------------------
+
+    def _link(self, intent: Intent, conflicts: set[Intent]) -> None:
+        for other in conflicts:
+            intent.waits_for.add(other)
+            other.blocks.add(intent)
+            if intent.hurried or other.deferred:
+                self.hurry(other)
+        self._index.add(intent)
+
+    def _schedule(self, intent: Intent) -> None:
+        if intent.not_before != float("inf"):
+            heapq.heappush(self._due, (intent.not_before, intent.sequence, intent))
+            self._wake.set()
+
+
+def _timeout(intent: Intent, seconds: float) -> FilesystemError:
+    return FilesystemError(
+        errno.ETIMEDOUT,
+        f"{intent.describe()}: no progress for {seconds:.0f} s, still retried ({intent.error})",
+    )
+
+
+def _cancelled(intent: Intent) -> FilesystemError:
+    return FilesystemError(errno.ECANCELED, f"{intent.describe()}: cancelled on request")
