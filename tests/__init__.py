@@ -1,0 +1,1 @@
+"""Tests; servers/ starts the S3 services that they run against."""

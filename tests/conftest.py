@@ -1,0 +1,75 @@
+"""Fixtures that every test may use: S3 services, buckets of their own, a bound on time."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tests.servers import Bucket, CephServer, MotoServer, Server
+
+DEFAULT_SECONDS = 120
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", f"bounded(seconds): ends the test after so long, not after {DEFAULT_SECONDS} s"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _bounded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test hangs for ever."""
+    marker = request.node.get_closest_marker("bounded")
+    seconds = marker.args[0] if marker else DEFAULT_SECONDS
+
+    def too_long(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the test took more than {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, too_long)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(scope="session")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the session's stores remember capabilities."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="session")
+def moto_server(state_dir: Path) -> Iterator[Server]:
+    with MotoServer(state_dir) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph(state_dir: Path) -> Iterator[CephServer]:
+    """The cluster itself: `ceph.server`, `ceph.execute(...)`, `ceph.up()`."""
+    with CephServer(state_dir) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def moto_bucket(moto_server: Server) -> Iterator[Bucket]:
+    bucket = moto_server.create_bucket()
+    yield bucket
+    bucket.remove()
+
+
+@pytest.fixture
+def ceph_bucket(ceph: CephServer) -> Iterator[Bucket]:
+    ceph.up()  # an earlier test may have crashed the gateway
+    bucket = ceph.server.create_bucket()
+    yield bucket
+    bucket.remove()
+
+
+@pytest.fixture(params=["moto", "ceph"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """A fresh bucket on each of the services in turn."""
+    found: Bucket = request.getfixturevalue(f"{request.param}_bucket")
+    return found
