@@ -106,7 +106,9 @@ class ReadConfig:
     disk_dir: Path | None = None  # None: no disk cache
     disk_limit: int = 10 * GIB
     first_request: int = 256 * KIB  # small, so that the first byte comes in one round trip
-    random_request: int = 128 * KIB  # what a random read fetches around the bytes asked for
+    # What a random read fetches around the bytes asked for; four times as much near an earlier one.
+    # 128 KiB at 80 MB/s would add 1.2 ms to the 30 ms of a round trip.
+    random_request: int = 32 * KIB
     max_window: int = 64 * MIB  # read-ahead: bandwidth-delay product of 500 MB/s and 100 ms
     max_request: int = 4 * MIB  # one ranged GET
     small_object: int = 256 * KIB  # fetched whole by one GET, which replaces the HEAD

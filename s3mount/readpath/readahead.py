@@ -21,6 +21,8 @@ PARALLEL = 8
 SLACK_REQUESTS = 8
 # ... but never further away than this.
 SLACK_BYTES = 1024 * 1024
+# A request near an earlier one, though not in order, fetches blocks so many times larger.
+NEARBY = 4
 # Streams that leave out more than a quarter of the bytes they pass are strided, not sequential.
 MIN_DENSITY = 0.75
 
@@ -81,7 +83,7 @@ class AccessPattern:
         if advances:
             stream.window = self._window(stream, limit)
         if not advances or not stream.window:
-            return Step(stream, self.block(offset, end))
+            return Step(stream, self._block(offset, end, NEARBY * self.sizes.random_request))
         piece = self._piece(stream.window)
         around = (offset, end)
         if missing:  # what was fetched ahead is lost: begin again from here
@@ -90,11 +92,10 @@ class AccessPattern:
         stream.requested = max(stream.requested, end)
         return Step(stream, around, self._ahead(stream, piece), in_order=True)
 
-    def block(self, offset: int, end: int) -> Range:
-        """[offset, end) extended to the blocks that a random read fetches."""
+    def _block(self, offset: int, end: int, unit: int) -> Range:
+        """[offset, end) extended to whole units; a small object is fetched whole."""
         if self.size <= self.sizes.first_request:
             return (0, self.size)
-        unit = self.sizes.random_request
         return (offset - offset % unit, min(-(-end // unit) * unit, self.size))
 
     def _continued(self, offset: int, end: int) -> Stream | None:
@@ -108,7 +109,7 @@ class AccessPattern:
         return None
 
     def _begin(self, offset: int, end: int) -> Step:
-        around = self.block(offset, end)
+        around = self._block(offset, end, self.sizes.random_request)
         if offset == 0:  # nearly always the start of reading it all, hence a whole first request
             around = (0, min(max(end, self.sizes.first_request), self.size))
         stream = Stream(offset, end, end - offset, around[1])

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3mount.core.config import GIB, KIB, MIB
-from s3mount.readpath.readahead import AccessPattern, ReadaheadSizes, Step
+from s3mount.readpath.readahead import AccessPattern, ReadaheadSizes, Step, Stream
 from s3mount.readpath.siblings import SiblingReadahead
 
 SIZES = ReadaheadSizes(
     first_request=256 * KIB,
-    random_request=128 * KIB,
+    random_request=32 * KIB,
     max_request=4 * MIB,
     max_window=64 * MIB,
 )
@@ -123,7 +123,7 @@ def test_a_stream_is_dropped_after_eight_reads_elsewhere() -> None:
     pattern = AccessPattern(GIB, SIZES)
     for offset in range(0, MIB, 128 * KIB):
         stream = accept(pattern, offset, 128 * KIB).stream
-    dropped = []
+    dropped: list[Stream] = []
     for number in range(1, 9):
         dropped += accept(pattern, number * 100 * MIB, 4 * KIB).dropped
     assert dropped == [stream]

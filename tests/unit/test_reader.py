@@ -329,7 +329,7 @@ async def test_a_short_answer_is_never_passed_on() -> None:
         result = await whole(*arguments, **conditions)  # type: ignore[arg-type]
         return replace(result, data=result.data[:-1])
 
-    store.get = short  # type: ignore[method-assign, assignment]
+    store.get = short  # type: ignore[method-assign]
     async with running(store) as path:
         reader = path.open(remote)
         with pytest.raises(FilesystemError) as caught:
