@@ -157,23 +157,26 @@ class Chunk:
         """
         first, last = start >> _SHIFT, (end - 1) >> _SHIFT
         base = first << _SHIFT
-        filled, crcs = self.filled, self.crcs
-        if last >= len(filled):
+        filled, crcs = self.filled[first : last + 1], self.crcs[first : last + 1]
+        if len(filled) <= last - first:
             raise CorruptSpool(self.name, last)
-        data = self.read_raw(base, (last << _SHIFT) + filled[last] - base)
+        data = self.read_raw(base, (last << _SHIFT) + filled[-1] - base)
         view = memoryview(data)
-        for block in range(first, last + 1):
-            low = (block << _SHIFT) - base
-            if checksums.crc32c(view[low : low + filled[block]], 0) != crcs[block]:
-                raise CorruptSpool(self.name, block)
+        low = 0
+        for have, crc in zip(filled, crcs, strict=True):
+            if checksums.crc32c(view[low : low + have], 0) != crc:
+                raise CorruptSpool(self.name, (base + low) >> _SHIFT)
+            low += BLOCK
         if len(data) < end - base:
             raise CorruptSpool(self.name, last)
-        return data if start == base and len(data) == end - base else view[start - base : end - base]
+        whole = start == base and len(data) == end - base
+        return data if whole else view[start - base : end - base]
 
     def read_raw(self, start: int, length: int) -> bytes:
         """Unchecked; shorter where the file ends. Safe in any thread."""
-        if self.data is not None:
-            return bytes(self.data[start : start + length])
+        memory = self.data
+        if memory is not None:
+            return bytes(memory[start : start + length])
         found = os.pread(self.fd, length, start)
         while len(found) < length:
             more = os.pread(self.fd, length - len(found), start + len(found))

@@ -1,6 +1,7 @@
 """The bytes of one file that are on this host and, as far as dirty, nowhere else."""
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class SpooledFile:
         self.write_count = 0
         self.finished: list[int] = []
         self.failure: Exception | None = None
+        self.on_close: Callable[[], None] | None = None  # set by the uploader
         self._spool = spool
         self._pool = spool.pool
         self._chunk_size = spool.pool.chunk_size
@@ -48,7 +50,7 @@ class SpooledFile:
         # (stamp, size), ascending in both: a later, smaller truncation covers an earlier one.
         self._truncations: list[tuple[int, int]] = []
         self._rewritten: Extents | None = None  # written since begin_commit
-        self._closed = False
+        self.closed = False
 
     @property
     def unsaved(self) -> bool:
@@ -62,9 +64,7 @@ class SpooledFile:
 
         Raises FilesystemError(EIO) when a block overwritten in part is damaged on the disk.
         """
-        if not self._try_store(offset, data, True):
-            return False
-        return True
+        return self._try_store(offset, data, True)
 
     async def write(self, offset: int, data: Buffer) -> None:
         """Stores all of `data`, waiting for room while something drains.
@@ -114,7 +114,7 @@ class SpooledFile:
             raise
 
     def _try_store(self, offset: int, data: Buffer, dirty: bool) -> bool:
-        if self._closed:
+        if self.closed:
             raise FilesystemError(errno.EBADF, "write to a closed spool file")
         length = len(data)
         if not length:
@@ -289,12 +289,14 @@ class SpooledFile:
 
     def close(self) -> None:
         """Gives everything back; the file holds nothing any more."""
-        self._closed = True
+        self.closed = True
         for index in tuple(self._chunks):
             self._release(index)
         for extents in (self.present, self.dirty, self.dropped):
             extents.clear()
         self._spool.files.discard(self)
+        if self.on_close is not None:
+            self.on_close()
         self._spool.wake()
 
     def _release(self, index: int) -> None:

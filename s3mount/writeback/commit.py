@@ -1,0 +1,403 @@
+"""One commit of one file: plan, send what is missing, complete."""
+
+import errno
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from s3mount.core.config import MIB
+from s3mount.core.errors import FilesystemError
+from s3mount.core.extents import Extents
+from s3mount.store.base import (
+    ALWAYS,
+    Condition,
+    InvalidPart,
+    NoSuchUpload,
+    NotFound,
+    PreconditionFailed,
+    PutResult,
+    StoreError,
+    WriteHeaders,
+)
+from s3mount.writeback.body import BaseView, FileBody, ReadBase
+from s3mount.writeback.upload_plan import (
+    Copy,
+    FileState,
+    Keep,
+    Multipart,
+    Plan,
+    PublishFirst,
+    SinglePut,
+    Step,
+    plan_upload,
+)
+
+if TYPE_CHECKING:
+    from s3mount.writeback.file_upload import FileUpload
+
+log = logging.getLogger(__name__)
+
+# Sent under headers that are wrong by now: up to here it is sent again, beyond that completed as
+# it is and copied on the server, which for a moment shows the old metadata.
+RESEND_LIMIT = 64 * MIB
+# One CopyObject; larger objects are copied in parts side by side.
+COPY_WHOLE_UP_TO = 128 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class BaseObject:
+    """The committed object under a file's dirty bytes; `key` is where its bytes are now."""
+
+    key: str
+    etag: str
+    size: int
+    version_id: str | None = None
+
+
+class Commit:
+    """Used once. While it runs it alone touches the file's parts; flights only finish."""
+
+    def __init__(
+        self,
+        upload: "FileUpload",
+        key: str,
+        headers: WriteHeaders,
+        size: int,
+        base: BaseObject | None,
+        visible: int,
+        condition: Condition,
+        read_base: ReadBase | None,
+    ) -> None:
+        self._upload = upload
+        self._file = upload.file
+        self._uploader = upload.uploader
+        self._store = upload.uploader.store
+        self._key = key
+        self._headers = headers
+        self._size = size
+        self._base = base
+        self._visible = min(visible, base.size if base else 0, size)
+        self._condition = condition
+        self._read_base = read_base
+        self._since = upload.file.write_count
+        self._dirty: Extents | None = None  # None: what the file says
+        self._old_key: str | None = None  # published there, to be deleted once copied
+
+    async def run(self) -> PutResult:
+        if self._upload.published is not None:
+            self._build_on(*self._upload.published)
+        await self._settle_flights()
+        try:
+            result = await self._attempt()
+        except (NoSuchUpload, InvalidPart) as error:
+            if self._file.dropped.overlaps(0, self._size):
+                raise FilesystemError(
+                    errno.EIO, f"{self._key!r}: parts already sent are gone: {error}"
+                ) from error
+            log.warning("%r is sent anew: %s", self._key, error)
+            await self._upload.stop_flights()
+            await self._upload.discard_upload()
+            result = await self._attempt()
+        if self._old_key is not None and self._old_key != self._key:
+            await self._store.delete(self._old_key)
+        return result
+
+    async def _settle_flights(self) -> None:
+        """Parts on their way that are wrong by now, or rest after a failure, are stopped: else an
+        old body might arrive after its successor."""
+        etag = self._base.etag if self._base else None
+        wrong = {
+            number for number in self._upload.flights if not self._upload.still_valid(number, etag)
+        }
+        await self._upload.stop_flights(wrong)
+
+    async def _attempt(self) -> PutResult:
+        while True:
+            if self._copies_as_a_whole():
+                return await self._copy_whole()
+            plan = await self._plan()
+            if isinstance(plan, SinglePut):
+                return await self._put()
+            if isinstance(plan, PublishFirst):
+                await self._publish(plan.steps, plan.size, plan.dirty)
+            elif plan.restart:
+                await self._upload.stop_flights()
+                await self._upload.discard_upload()
+            elif not self._mismatch():
+                return await self._multipart(plan)
+            elif self._may_resend():
+                await self._upload.stop_flights()
+                await self._upload.discard_upload()
+            else:
+                await self._publish(plan.steps, self._size, Extents())
+
+    async def _plan(self) -> Plan:
+        upload = self._upload
+        on_server = dict(upload.attempted)
+        for flight in upload.flights.values():
+            on_server[flight.number] = (flight.start, flight.end)
+        etag = self._base.etag if self._base else None
+        state = FileState(
+            size=self._size,
+            visible=self._visible,
+            dirty=self._file.dirty if self._dirty is None else self._dirty,
+            dropped=self._file.dropped,
+            on_server=on_server,
+            valid=frozenset(n for n in on_server if upload.still_valid(n, etag)),
+            free=upload.free,
+        )
+        limits = self._uploader.limits(await self._store.capabilities())
+        return plan_upload(state, self._uploader.schedule, limits, self._base is not None)
+
+    # -- an upload under another key or other headers
+
+    def _mismatch(self) -> bool:
+        upload = self._upload
+        return upload.upload_id is not None and (
+            upload.key != self._key or upload.headers != self._headers
+        )
+
+    def _may_resend(self) -> bool:
+        """Whether to begin again under the right key and headers."""
+        if self._file.dropped.overlaps(0, self._size):
+            return False
+        attempted = sum(end - start for start, end in self._upload.attempted.values())
+        return self._upload.key != self._key or attempted <= RESEND_LIMIT
+
+    async def _publish(self, steps: Sequence[Step], size: int, dirty: Extents) -> None:
+        """Completes the unfinished upload under its own key and headers; the rest of this commit
+        is an edit of that object."""
+        upload = self._upload
+        key = upload.key
+        assert key is not None
+        if key != self._key:
+            await self._check_old_key(key)
+        elif dirty or size != self._size:
+            if self._uploader.config.refuse_early_publish:
+                raise FilesystemError(errno.ENOSPC, f"{key!r}: its spool was needed for others")
+            log.warning("%r is published before it is complete: the spool had no room", key)
+        await self._zero_cut_holes(steps)
+        stamp = self._file.write_count
+        await self._execute(steps)
+        result = await self._complete(steps, key, self._condition if key == self._key else ALWAYS)
+        upload.published = (BaseObject(key, result.etag, size, result.version_id), stamp)
+        self._build_on(*upload.published)
+        self._dirty = dirty
+
+    def _build_on(self, published: BaseObject, stamp: int) -> None:
+        """`published` becomes the base. Bytes cut off since `stamp` do not show through it."""
+        self._base = published
+        cut = self._file.lowest_size_since(stamp)
+        self._visible = min(published.size, self._size, published.size if cut is None else cut)
+        self._read_base = self._read_published
+        if published.key == self._key:
+            self._condition = Condition(etag=published.etag)
+        else:
+            self._old_key = published.key
+
+    async def _read_published(self, offset: int, length: int) -> bytes:
+        assert self._base is not None
+        got = await self._store.get(self._base.key, offset, length, if_match=self._base.etag)
+        return got.data
+
+    async def _check_old_key(self, key: str) -> None:
+        """The old name may be taken only if nobody else's object is there."""
+        try:
+            found = await self._store.head(key)
+        except NotFound:
+            return
+        if self._base is None or found.etag != self._base.etag:
+            raise FilesystemError(
+                errno.ESTALE,
+                f"{self._key!r}: its bytes are in an upload to {key!r}, where another object is",
+            )
+
+    async def _zero_cut_holes(self, steps: Sequence[Step]) -> None:
+        """A dropped part that was cut and has grown again has zeros where its old bytes were."""
+        for step in steps:
+            if not isinstance(step, Keep):
+                continue
+            dropped = self._file.dropped
+            if not dropped.overlaps(step.start, step.end):
+                continue
+            holes = [
+                hole
+                for a, b in dropped.gaps(step.start, min(step.end, self._size))
+                for hole in self._file.present.gaps(a, b)
+            ]
+            for start, end in holes:
+                await self._file.write(start, bytes(end - start))
+
+    # -- carrying out
+
+    async def _put(self) -> PutResult:
+        """The whole object in one request, then the end of an upload that is not needed."""
+        can = await self._store.capabilities()
+        await self._look(self._condition, can.put_if_absent, can.put_if_match)
+        async with (
+            self._uploader.memory.holding(self._size),
+            FileBody(
+                self._file,
+                self._uploader.spool,
+                0,
+                self._size,
+                base=BaseView(self._visible, self._read_base),
+                since=self._since,
+                limiter=self._uploader.readers,
+            ) as body,
+        ):
+            result = await self._store.put(
+                self._key, body.body, self._headers, condition=self._condition
+            )
+        self._uploader.progressed()
+        await self._upload.stop_flights()
+        await self._upload.discard_upload()
+        return result
+
+    async def _multipart(self, plan: Multipart) -> PutResult:
+        self._upload.free = plan.free
+        await self._upload.ensure_upload(self._headers)
+        await self._execute(plan.steps)
+        return await self._complete(plan.steps, self._key, self._condition)
+
+    async def _execute(self, steps: Sequence[Step]) -> None:
+        """All steps at once, bounded by bytes in flight. After a transient failure the others
+        still finish: their parts are kept for the next commit. Raises the first failure."""
+        failures: list[Exception] = []
+
+        async with trio.open_nursery() as nursery:
+
+            async def guarded(step: Step) -> None:
+                try:
+                    await self._carry_out(step)
+                except (StoreError, FilesystemError, OSError) as error:
+                    failures.append(error)
+                    if not getattr(error, "transient", False):
+                        nursery.cancel_scope.cancel()
+
+            for step in steps:
+                # Parts that are there already are most of a large file's.
+                if isinstance(step, Keep) and step.number not in self._upload.flights:
+                    continue
+                nursery.start_soon(guarded, step)
+        if failures:
+            permanent = [error for error in failures if not getattr(error, "transient", False)]
+            raise (permanent or failures)[0]
+
+    async def _carry_out(self, step: Step) -> None:
+        upload = self._upload
+        if isinstance(step, Copy):
+            await self._copy_part(step)
+            return
+        if isinstance(step, Keep):
+            flight = upload.flights.get(step.number)
+            if flight is not None:
+                if flight.resting:
+                    flight.scope.cancel()
+                await flight.done.wait()
+            if step.number in upload.parts:
+                return
+        await upload.send(
+            step.number,
+            step.start,
+            step.end,
+            BaseView(self._visible, self._read_base),
+            etag=self._base.etag if self._base else None,
+            since=self._since,
+        )
+
+    async def _copy_part(self, step: Copy) -> None:
+        upload, base = self._upload, self._base
+        assert base is not None
+        assert upload.key is not None
+        assert upload.upload_id is not None
+        stamp = self._since
+        upload.attempted[step.number] = (step.start, step.end)
+        upload.parts.pop(step.number, None)
+        part = await self._store.upload_part_copy(
+            upload.key,
+            upload.upload_id,
+            step.number,
+            base.key,
+            step.start,
+            step.end - step.start,
+            source_etag=base.etag,
+        )
+        upload.sent(step.number, part, step.start, step.end, stamp, base.etag)
+
+    async def _complete(self, steps: Sequence[Step], key: str, condition: Condition) -> PutResult:
+        upload = self._upload
+        assert upload.upload_id is not None
+        if key == self._key:
+            can = await self._store.capabilities()
+            await self._look(condition, can.complete_if_absent, can.complete_if_match)
+        parts = [upload.parts[step.number].part for step in steps]
+        try:
+            result = await self._store.complete_upload(
+                key, upload.upload_id, parts, condition=condition
+            )
+        except NoSuchUpload:
+            found = await self._completed_before(key, [part.etag for part in parts])
+            if found is None:
+                raise
+            result = found
+        upload.forget_upload()
+        return result
+
+    async def _completed_before(self, key: str, etags: Sequence[str]) -> PutResult | None:
+        """Whether an earlier commit whose answer was lost did it: the ETag tells."""
+        try:
+            digest = hashlib.md5(b"".join(map(bytes.fromhex, etags)), usedforsecurity=False)
+        except ValueError:
+            return None
+        try:
+            found = await self._store.head(key)
+        except NotFound:
+            return None
+        if found.etag != f"{digest.hexdigest()}-{len(etags)}":
+            return None
+        return PutResult(found.etag, found.version_id, found.answered_at)
+
+    def _copies_as_a_whole(self) -> bool:
+        """Whether all that is left is the copy of a published object."""
+        base = self._base
+        return (
+            self._upload.published is not None
+            and base is not None
+            and self._dirty is not None
+            and not self._dirty
+            and self._size == base.size == self._visible
+            and self._size <= min(COPY_WHOLE_UP_TO, self._uploader.config.max_copy_size)
+        )
+
+    async def _copy_whole(self) -> PutResult:
+        base = self._base
+        assert base is not None
+        if base.key != self._key:
+            await self._look(self._condition, False, False)
+        return await self._store.copy(
+            base.key, self._key, source_etag=base.etag, replace=self._headers
+        )
+
+    async def _look(
+        self, condition: Condition, absent_honoured: bool, match_honoured: bool
+    ) -> None:
+        """Where the service does not honour the condition a HEAD just before narrows the window."""
+        absent = condition.absent and not absent_honoured
+        match = condition.etag is not None and not match_honoured
+        if not absent and not match:
+            return
+        try:
+            found = await self._store.head(self._key)
+        except NotFound:
+            if match:
+                raise PreconditionFailed("is gone", operation="HeadObject", key=self._key) from None
+            return
+        if absent or found.etag != condition.etag:
+            raise PreconditionFailed(
+                f"is another version now ({found.etag})", operation="HeadObject", key=self._key
+            )

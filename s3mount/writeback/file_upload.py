@@ -1,0 +1,444 @@
+"""The upload of one file: parts sent ahead while it is written, and the commit."""
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from s3mount.core.errors import FilesystemError
+from s3mount.store.base import (
+    Condition,
+    NoSuchUpload,
+    Part,
+    PutResult,
+    StoreError,
+    WriteHeaders,
+)
+from s3mount.writeback.body import (
+    SLICE,
+    SLICED_OVER,
+    BaseView,
+    CommitSuperseded,
+    FileBody,
+    ReadBase,
+)
+from s3mount.writeback.commit import BaseObject, Commit
+from s3mount.writeback.spooled_file import SpooledFile
+
+if TYPE_CHECKING:
+    from s3mount.writeback.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY, LAST_DELAY = 1.0, 30.0  # between tries of a part in the background
+
+Headers = WriteHeaders | Callable[[], WriteHeaders]
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """A part that the server acknowledged. `stamp`: see FileBody. `base`: the ETag of the
+    version whose bytes are in it, None where all came from the spool."""
+
+    part: Part
+    start: int
+    end: int
+    stamp: int
+    base: str | None
+    order: int
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A part being sent in the background."""
+
+    number: int
+    start: int
+    end: int
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    done: trio.Event = field(default_factory=trio.Event)
+    body: FileBody | None = None
+    resting: bool = False  # between two tries
+
+
+class FileUpload:
+    """`key`, `headers`: those of the unfinished multipart upload, None without one.
+
+    At most one commit at a time (`_commit_lock`, the outermost lock); while it runs no part
+    starts in the background. `_create_lock` guards the creation of the upload, nothing else.
+    """
+
+    def __init__(self, uploader: "Uploader", file: SpooledFile) -> None:
+        self.uploader = uploader
+        self.file = file
+        self.key: str | None = None
+        self.headers: WriteHeaders | None = None
+        self.upload_id: str | None = None
+        self.wanted_key: str | None = None
+        self.free = False  # see upload_plan.Multipart
+        self.parts: dict[int, SentPart] = {}
+        # Every number that may be on the server, an unanswered request's too.
+        self.attempted: dict[int, tuple[int, int]] = {}
+        self.flights: dict[int, Flight] = {}
+        self.committing = False
+        # An object that a commit published before it failed: the next one builds on it.
+        self.published: tuple[BaseObject, int] | None = None
+        self._wanted_headers: Headers = WriteHeaders()
+        self._held: dict[int, int] = {}  # numbers whose bytes are here as well -> order
+        self._ready: set[int] = set()  # full slots that wait for their upload
+        self._commit_lock = trio.Lock()
+        self._create_lock = trio.Lock()
+        self._size = 0
+        self._started_at = 0.0
+        self._sent_bytes = 0
+        self._error: Exception | None = None
+
+    # -- for the filesystem
+
+    def wrote(self, size_hint: int, key: str, headers: Headers) -> None:
+        """To be called after each write; costs well under a microsecond unless a chunk is full.
+
+        `size_hint` is the file's size now; `headers` may be a callable, asked only when an upload
+        is created. The part of a full slot starts at once, that of the first slot when the file
+        grows beyond it.
+        """
+        self.wanted_key = key
+        self._wanted_headers = headers
+        self._size = size_hint
+        if self.file.finished or self._ready:
+            self._collect()
+            self._launch(hold_first=True)
+
+    async def commit(
+        self,
+        key: str,
+        headers: WriteHeaders,
+        *,
+        size: int,
+        base: BaseObject | None,
+        visible: int,
+        condition: Condition,
+        read_base: ReadBase | None,
+    ) -> PutResult:
+        """Makes the file's bytes, `size` of them, the object `key` with `headers`.
+
+        When this returns the object is in the bucket and what was dirty at the start is clean,
+        unless written again meanwhile. When it raises, all is dirty still and it may be called
+        again; parts that were sent are kept. Raises PreconditionFailed, CommitSuperseded (EAGAIN:
+        truncated below `size` meanwhile), FilesystemError (EFBIG, ENOSPC, EIO) and StoreErrors.
+        """
+        async with self._commit_lock:
+            if size > self.uploader.schedule.limit:
+                raise FilesystemError(
+                    errno.EFBIG, f"{key!r}: {size} bytes exceed {self.uploader.schedule.limit}"
+                )
+            if self.file.closed:
+                raise FilesystemError(errno.EBADF, f"{key!r}: its spool file is closed")
+            self.committing = True
+            self.wanted_key, self._size = key, size
+            self.file.failure = self._error = None
+            snapshot = self.file.begin_commit()
+            work = Commit(self, key, headers, size, base, visible, condition, read_base)
+            try:
+                result = await work.run()
+            except BaseException as error:
+                self.file.commit_failed(snapshot)
+                if isinstance(error, Exception):
+                    self._error = error
+                raise
+            else:
+                self.file.commit_succeeded(snapshot)
+                self.published = None
+                self.uploader.progressed()
+                return result
+            finally:
+                self.committing = False
+                self.uploader.spool.wake()
+
+    async def abort(self) -> None:
+        """Ends the unfinished upload; parts on their way are stopped first. The spool's bytes
+        stay, but those that were dropped are lost."""
+        async with self._commit_lock:
+            await self.stop_flights()
+            await self.discard_upload()
+            self.file.dropped.clear()
+            self.published = None
+
+    def needs_early_publish(self, offset: int, length: int, *, writing: bool = False) -> bool:
+        """Whether bytes to be read are only in the unfinished upload: then commit first.
+
+        A write needs no commit before it (a dropped part may be rewritten as a whole). With
+        config.refuse_early_publish raises FilesystemError(ENOSPC) instead of answering True.
+        """
+        if writing or not self.file.dropped.overlaps(offset, offset + length):
+            return False
+        if self.uploader.config.refuse_early_publish:
+            raise FilesystemError(
+                errno.ENOSPC, f"{self.wanted_key!r}: its spool was needed for other writes"
+            )
+        return True
+
+    @property
+    def active(self) -> bool:
+        return self.upload_id is not None or self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way that will free room or fail."""
+        return self.committing or bool(self.flights)
+
+    def transfer(self) -> dict[str, Any]:
+        elapsed = max(1e-3, time.monotonic() - self._started_at) if self._started_at else 0.0
+        return {
+            "key": self.wanted_key or self.key,
+            "size": self._size,
+            "sent": self._sent_bytes,
+            "rate": self._sent_bytes / elapsed if elapsed else 0.0,
+            "error": str(self._error) if self._error is not None else None,
+        }
+
+    # -- parts ahead of the commit
+
+    def _collect(self) -> None:
+        """Full slots of the chunks that writes came to the end of."""
+        schedule, file = self.uploader.schedule, self.file
+        finished, file.finished = file.finished, []
+        for index in finished:
+            slot = schedule.slot_of(index * self.uploader.spool.pool.chunk_size)
+            if slot + 1 not in self.attempted and file.present.covers(*schedule.bounds(slot)):
+                self._ready.add(slot)
+
+    def _launch(self, *, hold_first: bool) -> bool:
+        """Starts the parts of ready slots; True if any started."""
+        if self.committing or self.free or self.uploader.nursery is None:
+            return False
+        schedule = self.uploader.schedule
+        started = False
+        for slot in sorted(self._ready):
+            start, end = schedule.bounds(slot)
+            if slot == 0 and hold_first and self._size <= end and self.upload_id is None:
+                continue  # it may still become one PUT
+            self._ready.discard(slot)
+            if slot + 1 in self.flights or slot >= schedule.max_parts:
+                continue
+            flight = Flight(slot + 1, start, end)
+            self.flights[flight.number] = flight
+            self.uploader.nursery.start_soon(self._fly, flight)
+            started = True
+        return started
+
+    async def _fly(self, flight: Flight) -> None:
+        """Sends one part, again and again while the failure is transient; never raises."""
+        try:
+            with flight.scope:
+                await self._try_until_sent(flight)
+        finally:
+            del self.flights[flight.number]
+            flight.done.set()
+            self.uploader.spool.wake()
+
+    async def _try_until_sent(self, flight: Flight) -> None:
+        delay = FIRST_DELAY
+        while True:
+            upload_id = None
+            try:
+                upload_id = await self.ensure_upload()
+                await self.send(flight.number, flight.start, flight.end, None, flight=flight)
+            except CommitSuperseded:
+                return
+            except NoSuchUpload as error:
+                if self.file.dropped:
+                    self._fail(FilesystemError(errno.EIO, f"parts already sent are gone: {error}"))
+                    return
+                if upload_id == self.upload_id:
+                    self.forget_upload()
+            except StoreError as error:
+                self._error = error
+                if not error.transient:
+                    self._fail(error)
+                    return
+                log.warning("part %d: %s; tried again in %.0f s", flight.number, error, delay)
+            except (FilesystemError, OSError) as error:
+                self._fail(error)
+                return
+            else:
+                return
+            flight.resting = True
+            await trio.sleep(delay)
+            flight.resting = False
+            delay = min(LAST_DELAY, delay * 2)
+
+    def _fail(self, error: Exception) -> None:
+        log.error("%r cannot be uploaded: %s", self.wanted_key, error)
+        self._error = error
+        self.file.failure = error
+        self.uploader.spool.wake()
+
+    async def stop_flights(self, numbers: set[int] | None = None) -> None:
+        """Cancels these (None: all) and waits until nothing of them can arrive any more."""
+        flights = [
+            flight
+            for flight in tuple(self.flights.values())
+            if numbers is None or flight.number in numbers
+        ]
+        for flight in flights:
+            flight.scope.cancel()
+        for flight in flights:
+            await flight.done.wait()
+
+    async def ensure_upload(self, headers: WriteHeaders | None = None) -> str:
+        async with self._create_lock:
+            if self.upload_id is None:
+                key = self.wanted_key
+                if key is None:
+                    raise RuntimeError("an upload before wrote() or commit() named its key")
+                if headers is None:
+                    wanted = self._wanted_headers
+                    headers = wanted if isinstance(wanted, WriteHeaders) else wanted()
+                self.upload_id = await self.uploader.store.create_upload(key, headers)
+                self.key, self.headers = key, headers
+                self._started_at, self._sent_bytes = time.monotonic(), 0
+            return self.upload_id
+
+    async def send(
+        self,
+        number: int,
+        start: int,
+        end: int,
+        base: BaseView | None,
+        *,
+        etag: str | None = None,
+        since: int | None = None,
+        flight: Flight | None = None,
+    ) -> None:
+        """Sends [start, end) as part `number`; without `base` all of it must be present."""
+        uploader, file = self.uploader, self.file
+        weight = end - start if end - start <= SLICED_OVER else 2 * SLICE
+        async with uploader.memory.holding(weight):
+            body = FileBody(
+                file,
+                uploader.spool,
+                start,
+                end,
+                base=base,
+                since=file.write_count if since is None else since,
+                limiter=uploader.readers,
+            )
+            if flight is not None:
+                flight.body = body
+            async with body:
+                assert self.key is not None
+                assert self.upload_id is not None
+                self._forget_part(number)
+                self.attempted[number] = (start, end)
+                part = await uploader.store.upload_part(self.key, self.upload_id, number, body.body)
+                assert body.stamp is not None
+                known_base = None if body.pure else etag or ""
+                self.sent(number, part, start, end, body.stamp, known_base)
+        self._sent_bytes += end - start
+
+    def sent(
+        self, number: int, part: Part, start: int, end: int, stamp: int, base: str | None
+    ) -> None:
+        """The server has acknowledged the part."""
+        order = self.uploader.next_order()
+        self.parts[number] = SentPart(part, start, end, stamp, base, order)
+        if base is None:
+            self._held[number] = order
+        self._error = None
+        self.uploader.progressed()
+
+    def _forget_part(self, number: int) -> None:
+        self.parts.pop(number, None)
+        self._held.pop(number, None)
+
+    def still_valid(self, number: int, base: str | None) -> bool:
+        """Whether a sent part, or one on its way, equals the file over the base of that ETag."""
+        flight = self.flights.get(number)
+        if flight is not None:
+            stamp = None if flight.body is None else flight.body.stamp
+            if flight.resting:
+                return False
+            return stamp is None or not self.file.changed_since(stamp, flight.start, flight.end)
+        sent = self.parts.get(number)
+        return (
+            sent is not None
+            and (sent.base is None or sent.base == (base or ""))
+            and not self.file.changed_since(sent.stamp, sent.start, sent.end)
+        )
+
+    def forget_upload(self) -> None:
+        """The upload is completed, aborted or gone."""
+        self.key = self.headers = self.upload_id = None
+        self.free = False
+        self.parts.clear()
+        self.attempted.clear()
+        self._held.clear()
+        self._ready.clear()
+
+    async def discard_upload(self) -> None:
+        """Aborts the upload; a failure is logged, the service's own clean-up remains."""
+        key, upload_id = self.key, self.upload_id
+        self.forget_upload()
+        if key is None or upload_id is None:
+            return
+        try:
+            await self.uploader.store.abort_upload(key, upload_id)
+        except StoreError as error:
+            log.warning("upload %s of %r was not aborted: %s", upload_id, key, error)
+
+    async def abort_quietly(self) -> None:
+        """For a closed file, in the background."""
+        try:
+            await self.abort()
+        except Exception:
+            log.exception("aborting the upload of %r", self.wanted_key)
+
+    # -- pressure
+
+    def press(self) -> bool:
+        """A writer waits for room: sends every full slot that is not on the server as it is."""
+        if self.committing or self.free or self.wanted_key is None or self.file.failure is not None:
+            return False
+        for slot in self._full_slots():
+            if slot + 1 not in self.flights and not self.still_valid(slot + 1, None):
+                self._ready.add(slot)
+        return self._launch(hold_first=False)
+
+    def _full_slots(self) -> Iterator[int]:
+        schedule = self.uploader.schedule
+        for start, end in self.file.present:
+            for slot in range(schedule.slot_of(start), schedule.slot_of(end - 1) + 1):
+                low, high = schedule.bounds(slot)
+                if start <= low and high <= end and self.file.dirty.overlaps(low, high):
+                    yield slot
+
+    def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:
+        """(order, number) of sent parts whose chunks can go; with `ends` the file's first and
+        last ones too."""
+        if self.free:
+            return
+        schedule, file = self.uploader.schedule, self.file
+        extent = max(file.present.end, file.dropped.end)
+        last = schedule.slot_of(extent - 1) if extent else 0
+        for number, order in tuple(self._held.items()):
+            sent = self.parts[number]
+            whole = (sent.start, sent.end) == schedule.bounds(number - 1)
+            at_an_end = number - 1 in {0, last}
+            if (
+                whole
+                and (ends or not at_an_end)
+                and number not in self.flights
+                and self.still_valid(number, None)
+            ):
+                yield order, number
+
+    def drop(self, number: int) -> None:
+        """The bytes of this part stay in the unfinished upload only."""
+        sent = self.parts[number]
+        del self._held[number]
+        self.file.drop(sent.start, sent.end)

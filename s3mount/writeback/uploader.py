@@ -1,0 +1,149 @@
+"""Parts on their way for all files at once: what they share, and the relief of a full spool."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from s3mount.core.config import WritebackConfig
+from s3mount.core.part_schedule import PartSchedule
+from s3mount.store.base import Capabilities, ObjectStore
+from s3mount.writeback.commit import BaseObject
+from s3mount.writeback.file_upload import FileUpload
+from s3mount.writeback.memory_limit import MemoryLimit
+from s3mount.writeback.spool import Spool
+from s3mount.writeback.spooled_file import SpooledFile
+from s3mount.writeback.upload_plan import PlanLimits
+
+__all__ = ["BaseObject", "FileUpload", "Uploader"]
+
+log = logging.getLogger(__name__)
+
+# Threads that read bodies from the spool; mostly copies from the page cache.
+READERS = 4
+
+
+class Uploader:
+    """`progress_at`: trio time of the last byte that the store acknowledged.
+
+    `on_early_publish(upload)` is called when a full spool can be relieved in no other way: its
+    owner should commit that file's bytes, unfinished as they are (design.md 7).
+    """
+
+    def __init__(
+        self, store: ObjectStore, spool: Spool, config: WritebackConfig, schedule: PartSchedule
+    ) -> None:
+        self.store = store
+        self.spool = spool
+        self.config = config
+        self.schedule = schedule
+        self.memory = MemoryLimit(config.bytes_in_flight)
+        self.readers = trio.CapacityLimiter(READERS)
+        self.on_early_publish: Callable[[FileUpload], None] | None = None
+        self.nursery: trio.Nursery | None = None
+        self.progress_at = -float("inf")
+        self._uploads: dict[SpooledFile, FileUpload] = {}
+        self._sent_order = 0
+        self._asked: tuple[FileUpload, float] | None = None
+        spool.on_pressure = self.relieve
+
+    def upload_for(self, file: SpooledFile) -> FileUpload:
+        """The one upload of this file; forgotten when the file is closed."""
+        upload = self._uploads.get(file)
+        if upload is None:
+            upload = self._uploads[file] = FileUpload(self, file)
+            file.on_close = lambda: self._forget(file)
+        return upload
+
+    def _forget(self, file: SpooledFile) -> None:
+        """A closed file needs no upload any more."""
+        upload = self._uploads.pop(file, None)
+        if upload is not None and upload.key is not None and self.nursery is not None:
+            self.nursery.start_soon(upload.abort_quietly)
+
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Sends parts in the background until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            nursery.start_soon(self.spool.run)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.nursery = None
+
+    def transfers(self) -> list[dict[str, Any]]:
+        """For `status`: what is being sent now."""
+        return [upload.transfer() for upload in self._uploads.values() if upload.active]
+
+    # -- used by FileUpload
+
+    def progressed(self) -> None:
+        self.progress_at = self.spool.progress_at = trio.current_time()
+        self.spool.wake()
+
+    def next_order(self) -> int:
+        self._sent_order += 1
+        return self._sent_order
+
+    def limits(self, capabilities: Capabilities) -> PlanLimits:
+        config = self.config
+        return PlanLimits(
+            single_put_limit=config.single_put_limit,
+            min_part_size=config.min_part_size,
+            max_part_size=config.max_part_size,
+            max_parts=config.max_parts,
+            copy_part_size=config.copy_part_size,
+            equal=config.equal_parts,
+            complete_subset=capabilities.complete_subset,
+        )
+
+    # -- pressure
+
+    def relieve(self) -> None:
+        """A writer found no room. In this order, each only if those before gave nothing:
+
+        chunks that the bucket has as well are given back; the longest sent part of a file still
+        being written is dropped, but never a file's first or last; full slots are sent; where
+        nothing is on its way that would free anything, first and last parts are dropped after
+        all (a spool smaller than its writers' ends); last, the owner is asked to publish early.
+        """
+        before = self.spool.pool.charged
+        free_before = self.spool.pool.live
+        self.spool.release_clean()
+        if self.spool.pool.charged < before or self.spool.pool.live < free_before:
+            return
+        if self._drop_oldest(ends=False):
+            return
+        uploads = list(self._uploads.values())
+        started = [upload.press() for upload in uploads]
+        if any(started) or any(upload.busy for upload in uploads):
+            return
+        if not self._drop_oldest(ends=True):
+            self._ask_to_publish(uploads)
+
+    def _drop_oldest(self, *, ends: bool) -> bool:
+        """Drops one part; a dropped chunk is at once free for the writer that waits."""
+        candidates = [
+            (order, upload, number)
+            for upload in self._uploads.values()
+            for order, number in upload.droppable(ends)
+        ]
+        if not candidates:
+            return False
+        _, upload, number = min(candidates, key=lambda candidate: candidate[0])
+        upload.drop(number)
+        return True
+
+    def _ask_to_publish(self, uploads: list[FileUpload]) -> None:
+        if self.on_early_publish is None or self.config.refuse_early_publish:
+            return
+        largest = max(uploads, key=lambda upload: upload.file.dirty.total, default=None)
+        if largest is None or not largest.file.dirty:
+            return
+        if self._asked == (largest, self.progress_at):
+            return  # asked already, and nothing has moved since
+        self._asked = (largest, self.progress_at)
+        log.warning("the spool is full: %r is published before it is closed", largest.wanted_key)
+        self.on_early_publish(largest)
