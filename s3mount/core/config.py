@@ -101,8 +101,7 @@ class WritebackConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReadConfig:
-    block_size: int = 1 * MIB  # unit of the block cache
-    memory_limit: int = 128 * MIB
+    memory_limit: int = 128 * MIB  # what was read and what is on its way
     disk_dir: Path | None = None  # None: no disk cache
     disk_limit: int = 10 * GIB
     first_request: int = 256 * KIB  # small, so that the first byte comes in one round trip

@@ -179,6 +179,18 @@ def test_siblings_read_at_random_are_not_fetched_ahead() -> None:
     assert sum(len(order.opened(place, 10_000)) for place in places) <= 2 * 32
 
 
+def test_a_slow_reader_gets_no_more_siblings_than_it_opens_within_a_second() -> None:
+    order = SiblingReadahead(32)
+    for position in range(100):
+        ahead = order.opened(position, 1000, now=position * 0.2)
+        assert all(place <= position + 5 for place in ahead)
+        if position > 1:
+            assert order.opened(position, 1000, now=position * 0.2) == range(0)
+    hasty = SiblingReadahead(32)
+    fetched = [place for at in range(60) for place in hasty.opened(at, 1000, now=at * 0.001)]
+    assert len(fetched) > 60
+
+
 @given(st.lists(st.integers(0, 60), max_size=80))
 def test_siblings_ahead_lie_within_the_window_and_the_directory(places: list[int]) -> None:
     order = SiblingReadahead(16)
