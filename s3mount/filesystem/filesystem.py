@@ -4,8 +4,9 @@ Inode numbers and handles are ints, names are bytes. Errors are FilesystemError 
 Every coroutine may be called from many tasks at once.
 """
 
+import errno
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import trio
@@ -172,25 +173,27 @@ class FileSystem:
     async def opendir(self, number: int) -> int:
         inode = self.inode(number)
         if inode.directory is None:
-            raise FilesystemError(20)  # ENOTDIR
+            raise FilesystemError(errno.ENOTDIR)
         handle = next(self._numbers)
         self._directories[handle] = DirHandle(inode)
         return handle
 
-    async def readdir(self, handle: int, position: int) -> Sequence[DirEntry]:
-        """Entries after `position`, [] at the end; not acquired (see acquire)."""
+    async def readdir(self, handle: int, position: int) -> Iterable[DirEntry]:
+        """Entries after `position`, none at the end; not acquired (see acquire).
+
+        Each is made as it is taken: the kernel takes about 25 at a time.
+        """
         directory = self._directories[handle]
         if directory.cursor is None or position == 0:
             directory.cursor = self.state.namespace.open_directory(directory.inode)
         escape = self.state.config.namespace.escape_names
-        return [
+        entries = await directory.cursor.read(position)
+        return (
             DirEntry(
-                name_to_bytes(entry.name, escape),
-                self._stats.listed(entry),
-                entry.next_position,
+                name_to_bytes(entry.name, escape), self._stats.listed(entry), entry.next_position
             )
-            for entry in await directory.cursor.read(position)
-        ]
+            for entry in entries
+        )
 
     async def releasedir(self, handle: int) -> None:
         self._directories.pop(handle, None)
@@ -277,5 +280,5 @@ class FileSystem:
     def _new(self, inode: Inode) -> Stat:
         self.state.namespace.inodes.acquire(inode)
         if inode.attributes is None:
-            raise FilesystemError(5)  # EIO: cannot happen for what was just made
+            raise FilesystemError(errno.EIO, "a new inode without attributes")
         return self._stats.stat(inode, inode.attributes)

@@ -361,7 +361,7 @@ class Mutations:
             source=old_prefix,
             also_delete=_legacy_markers(inode, old_prefix),
         )
-        intent.on_copied = lambda *_: self._tree_copied(old_prefix, new_prefix)
+        intent.on_copied = lambda *_: self._tree_copied(intent, old_prefix, new_prefix)
         intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
         places = (old_place, *place_of(inode))
         return self._add(inode, intent, *places, delay=self._delay)
@@ -377,14 +377,21 @@ class Mutations:
             )
         )
 
-    def _tree_copied(self, old_prefix: str, new_prefix: str) -> None:
-        self.state.namespace.rehomed(old_prefix, new_prefix)
+    def _tree_copied(self, intent: Intent, old_prefix: str, new_prefix: str) -> None:
+        """Copies may have other ETags: multipart objects, encrypted ones."""
+        versions = {
+            key: Version(result.etag, size, result.answered_at, result.version_id)
+            for key, (result, size) in intent.copied.items()
+        }
+        self.state.namespace.rehomed(old_prefix, new_prefix, versions)
         for file in self.state.open_files.values():
             remote = file.remote
             if remote is not None and remote.key.startswith(old_prefix):
                 self.state.adopt(file)
                 key = new_prefix + remote.key[len(old_prefix) :]
-                self.state.readpath.repin(remote, key=key)
+                version = versions.get(key)
+                etag = None if version is None else version.etag
+                self.state.readpath.repin(remote, key=key, etag=etag)
                 if file.inode.detached:
                     self.state.orphan(file)
 

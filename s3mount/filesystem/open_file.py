@@ -81,6 +81,7 @@ class OpenFile:
         self.upload: FileUpload | None = None
         self.put: Intent | None = None  # the unfinished PUT
         self.snapshot: Snapshot | None = None  # while it runs
+        self.begun = False  # a multipart upload has fixed the metadata, see touch
         self.error: Exception | None = None  # of the last commit, if final
         self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
         self.lock = trio.Lock()
@@ -101,7 +102,7 @@ class OpenFile:
         copy the whole object. (utimens sets it all the same.)
         """
         attributes = self.inode.attributes
-        if attributes is not None and (self.upload is None or self.upload.headers is None):
+        if attributes is not None and not self.begun:
             now = time.time_ns()
             self.inode.attributes = replace(attributes, mtime_ns=now, ctime_ns=now)
 
@@ -187,9 +188,6 @@ class OpenFile:
         self._prepare_upload()
         if self.spooled is None or self.upload is None:
             raise FilesystemError(errno.EIO, "no spool")
-        if self.upload.needs_early_publish(offset, len(data)):
-            await self._publish_early()
-            self._prepare_upload()
         if not self.spooled.try_write(offset, data):
             # Reserved before the wait, so that another O_APPEND write comes after this one.
             self.size = max(self.size, end)
@@ -198,7 +196,8 @@ class OpenFile:
         self.changed()
         self.touch()
         if not self.inode.detached and self.snapshot is None:
-            self.upload.wrote(self.size, self._destination)
+            key = self.state.namespace.key(self.inode)
+            self.upload.wrote(self.size, key, self._begin_headers)
         return len(data)
 
     async def truncate(self, size: int) -> None:
@@ -220,7 +219,7 @@ class OpenFile:
 
     async def _forget_bytes(self) -> None:
         """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
-        self.whole = True
+        self.whole, self.begun = True, False
         upload, spooled = self.upload, self.spooled
         self.upload = self.spooled = None
         if upload is not None:
@@ -228,9 +227,10 @@ class OpenFile:
         if spooled is not None:
             spooled.close()
 
-    def _destination(self) -> tuple[str, WriteHeaders]:
-        """Where an upload that begins now goes, and with which metadata."""
-        return self.state.namespace.key(self.inode), self._headers()
+    def _begin_headers(self) -> WriteHeaders:
+        """Asked for when an upload begins ahead of the commit."""
+        self.begun = True
+        return self._headers()
 
     def _prepare_upload(self) -> None:
         if self.spooled is None:
@@ -280,13 +280,11 @@ class OpenFile:
                 await self._learn_foreign_metadata()
                 headers = self._headers()
             self.snapshot = replace(self.snapshot, size=self.size)
-            # An upload under way keeps the metadata it began with.
-            begun = self.upload.headers or headers
             base = self.remote if self.visible else None
             try:
-                result = await self.upload.commit(
+                return await self.upload.commit(
                     key,
-                    begun,
+                    headers,
                     size=self.size,
                     base=None
                     if base is None
@@ -303,12 +301,6 @@ class OpenFile:
                     errno.EEXIST if condition.absent else errno.ESTALE,
                     f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
                 ) from error
-            if begun.metadata != headers.metadata:
-                copied = await self.state.copier.copy(
-                    key, key, etag=result.etag, attributes=self.snapshot.attributes
-                )
-                return copied.result
-            return result
 
     async def _learn_foreign_metadata(self) -> None:
         if self.kept is None and self.remote is not None:
@@ -378,7 +370,7 @@ class OpenFile:
         self.remote = remote
         self.visible = min(self.snapshot.size, self.size)
         self.sent = self.snapshot.changes
-        self.whole = self.exclusive = False
+        self.whole = self.exclusive = self.replaces = self.begun = False
         self.error = None
         self.snapshot = None
         if not self.dirty:

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 # Sent under headers that are wrong by now: up to here it is sent again, beyond that completed as
 # it is and copied on the server, which for a moment shows the old metadata.
-RESEND_LIMIT = 64 * MIB
+RESEND_LIMIT = 16 * MIB
 # One CopyObject; larger objects are copied in parts side by side.
 COPY_WHOLE_UP_TO = 128 * MIB
 

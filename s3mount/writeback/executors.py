@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from s3mount.store.base import (
+    ListedObject,
     NotFound,
     ObjectStore,
     PreconditionFailed,
@@ -16,7 +17,7 @@ from s3mount.store.base import (
     StoreError,
     WriteHeaders,
 )
-from s3mount.writeback.copier import Copier
+from s3mount.writeback.copier import PARTS_FROM, Copier
 from s3mount.writeback.intents import Intent, Kind
 
 log = logging.getLogger(__name__)
@@ -147,17 +148,21 @@ class Executors:
         if source is None:
             raise ValueError("a RENAME_TREE without source")
         moved: dict[str, str] = {}
+        copied = intent.copied = {}
         while fresh := await self._tree(source, moved):
             limiter = trio.CapacityLimiter(TREE_COPIES)
 
-            async def one(key: str, etag: str, plain: bool, limiter: trio.CapacityLimiter) -> None:
+            async def one(item: ListedObject, limiter: trio.CapacityLimiter) -> None:
                 async with limiter:
-                    await self._copy_below(key, target + key[len(source) :], etag, plain)
+                    new_key = target + item.key[len(source) :]
+                    result = await self._copy_below(item, new_key)
+                    if result is not None:
+                        copied[new_key] = (result, item.size)
 
             async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                for key, (etag, plain) in fresh.items():
-                    nursery.start_soon(one, key, etag, plain, limiter)
-            moved.update({key: etag for key, (etag, _) in fresh.items()})
+                for item in fresh:
+                    nursery.start_soon(one, item, limiter)
+            moved.update({item.key: item.etag for item in fresh})
         if intent.on_copied is not None:
             intent.on_copied(intent, None)
         # Markers last, deepest first: a directory never loses its marker before its children.
@@ -171,28 +176,30 @@ class Executors:
                 await self._store.delete_many(keys[start : start + DELETE_BATCH])
             )
 
-    async def _copy_below(self, key: str, target: str, etag: str, plain: bool) -> None:
+    async def _copy_below(self, item: ListedObject, target: str) -> PutResult | None:
+        """None if the object vanished meanwhile."""
+        key = item.key
         await self._before_replacing([target])
         try:
-            if plain:
-                await self._store.copy(key, target, source_etag=etag)
-            else:
-                await self._copier.copy(key, target, etag=None, attributes=None)
+            if item.storage_class in ("", "STANDARD") and item.size < PARTS_FROM:
+                return await self._store.copy(key, target, source_etag=item.etag)
         except PreconditionFailed:
-            await self._copier.copy(key, target, etag=None, attributes=None)
+            pass  # a new version meanwhile: that one, then
+        except NotFound:
+            return None
+        try:
+            return (await self._copier.copy(key, target, etag=None, attributes=None)).result
         except NotFound:
             log.info("%r vanished while its directory was renamed", key)
+            return None
 
-    async def _tree(self, prefix: str, known: dict[str, str]) -> dict[str, tuple[str, bool]]:
-        """Keys below `prefix` that `known` lacks in this version: (ETag, one plain CopyObject)."""
-        found: dict[str, tuple[str, bool]] = {}
+    async def _tree(self, prefix: str, known: dict[str, str]) -> list[ListedObject]:
+        """What is below `prefix`, but for what `known` has in the same version (key -> ETag)."""
+        found: list[ListedObject] = []
         token: str | None = None
         while True:
             page = await self._store.list(prefix, delimiter="", token=token)
-            for item in page.objects:
-                if known.get(item.key) != item.etag:
-                    plain = item.storage_class in ("", "STANDARD") and item.size < 128 << 20
-                    found[item.key] = (item.etag, plain)
+            found += [item for item in page.objects if known.get(item.key) != item.etag]
             token = page.next_token
             if token is None:
                 return found

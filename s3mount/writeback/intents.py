@@ -81,6 +81,8 @@ class Intent:
     error: Exception | None = None  # the last one
     hurried: bool = False
     scope: trio.CancelScope | None = None  # while RUNNING
+    # RENAME_TREE: result and size of each copy, by new key.
+    copied: dict[str, tuple[PutResult, int]] = field(default_factory=dict)
     finished: trio.Event = field(default_factory=trio.Event)
 
     def held_keys(self) -> set[str]:
