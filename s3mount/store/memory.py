@@ -82,6 +82,7 @@ def multipart_etag(part_etags: Sequence[str]) -> str:
 
 class MemoryStore:
     """See the module. `clock` gives seconds since the epoch; LastModified is cut to whole ones.
+    `monotonic` is the clock of `asked_at`.
 
     `before(operation, key)` runs before a request takes effect, `after` once it has: what they
     raise is what the caller gets (so an error from `after` is a lost answer), what they return is
@@ -93,6 +94,7 @@ class MemoryStore:
         bucket: str = "b",
         *,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         capabilities: Capabilities = ALL_CAPABILITIES,
         minimum_part_size: int = 5 * 1024 * 1024,
         page_size: int = 1000,
@@ -101,6 +103,7 @@ class MemoryStore:
     ) -> None:
         self.bucket = bucket
         self.clock = clock
+        self.monotonic = monotonic
         self.before = before
         self.after = after
         self.uploads: dict[str, StoredUpload] = {}
@@ -246,7 +249,7 @@ class MemoryStore:
 
     async def head(self, key: str, *, version_id: str | None = None) -> base.ObjectInfo:
         check_key("HeadObject", key)
-        asked_at = time.monotonic()
+        asked_at = self.monotonic()
         await self._begin("HeadObject", key)
         info = self._info(self._find("HeadObject", key, version_id), asked_at)
         await self._end("HeadObject", key)
@@ -264,7 +267,7 @@ class MemoryStore:
     ) -> base.GetResult:
         operation = "GetObject"
         check_key(operation, key)
-        asked_at = time.monotonic()
+        asked_at = self.monotonic()
         await self._begin(operation, key)
         stored = self._find(operation, key, version_id)
         if if_match is not None and stored.etag != if_match:
@@ -297,7 +300,7 @@ class MemoryStore:
         token: str | None = None,
         max_keys: int = 1000,
     ) -> base.ListPage:
-        asked_at = time.monotonic()
+        asked_at = self.monotonic()
         await self._begin("ListObjectsV2", prefix)
         page = self._page(
             prefix, delimiter, start_after, token, min(max_keys, self.page_size), asked_at
