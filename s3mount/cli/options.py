@@ -133,8 +133,8 @@ OPTIONS: tuple[Option, ...] = (
     flag("read-only", "mount", "read_only", "Nothing can be written."),
     flag("nonempty", "mount", "nonempty", "Mount over a directory that has files, hiding them."),
     valued("df-size", ("mount", "statfs_bytes"), "SIZE", values.size, "What df shows."),
-    valued("log-level", ("mount", "log_level"), "NAME",
-           values.one_of("error", "warning", "info", "debug"), "error, warning, info or debug."),
+    valued("log-level", ("mount", "log_level"), "error|warning|info|debug",
+           values.one_of("error", "warning", "info", "debug"), "What is worth a line."),
     valued("log-file", ("front", "log_file"), "FILE", values.path,
            "Instead of syslog; reopened at SIGHUP."),
 )  # fmt: skip

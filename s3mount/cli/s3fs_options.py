@@ -204,6 +204,11 @@ def _verify_hostname(settings: Settings, text: str | None) -> None:
         )
 
 
+def _curldbg(settings: Settings, text: str | None) -> None:
+    values.one_of("normal", "body")(text or "normal")
+    settings.set("mount", "log_level", "debug")
+
+
 def _ipresolve(settings: Settings, text: str | None) -> None:
     if (text or "").lower() != "whatever":
         raise ConfigurationError(

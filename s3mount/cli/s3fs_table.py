@@ -128,7 +128,7 @@ S3FS_OPTIONS: tuple[S3fsOption, ...] = (
     understood("logfile", "the log goes there", put("front", "log_file", values.path)),
     understood("dbglevel", "the log level", put("mount", "log_level", s3fs._dbglevel)),
     accepted("curldbg", "there is no libcurl here; requests are logged at --log-level debug",
-             switch("mount", "log_level", "debug")),
+             s3fs._curldbg),
     understood("no_time_stamp_msg", "log lines have no time",
                switch("front", "log_timestamps", False)),
     accepted("set_check_cache_sigusr1", "SIGUSR1 does nothing; cached blocks are checked whenever"

@@ -63,11 +63,12 @@ def is_expected(error: BaseException) -> bool:
     )
 
 
-def expected_in(error: BaseException) -> BaseException:
-    """The error to answer with: out of a group (of parallel tasks) the first expected one."""
-    while isinstance(error, BaseExceptionGroup):
-        error = next((each for each in error.exceptions if is_expected(each)), error.exceptions[0])
-    return error
+def cause_of(error: BaseException) -> BaseException:
+    """Out of a group (of parallel tasks) the failure to answer with: a bug before all others."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [cause_of(each) for each in error.exceptions]
+    return next((each for each in causes if not is_expected(each)), causes[0])
 
 
 def describe(error: BaseException, bucket: str) -> str:

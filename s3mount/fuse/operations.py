@@ -30,7 +30,7 @@ from pyfuse3 import (
 
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.fuse.attributes import entry_attributes, statvfs_data, wanted_changes
-from s3mount.fuse.errno import ORDINARY, describe, errno_of, expected_in, is_expected
+from s3mount.fuse.errno import ORDINARY, cause_of, describe, errno_of, is_expected
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def answered(handler: Handler[P, R]) -> Handler[P, R]:
         except FUSEError:
             raise
         except Exception as raised:
-            error = expected_in(raised)
+            error = cause_of(raised)
             number = errno_of(error)
             if not is_expected(error):
                 log.exception("%s failed unexpectedly", name)

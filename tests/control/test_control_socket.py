@@ -1,0 +1,174 @@
+"""The control socket: who is served, what is answered, and that no client can hold it up."""
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from s3mount.control import client as control_client
+from s3mount.control import server as control_server
+from s3mount.control.address import find_sockets, runtime_directory, socket_name
+from s3mount.control.client import NoMount, Refused, ask
+from s3mount.control.server import CommandFailed, ControlServer
+
+MOUNTPOINT = Path("/mnt/tested")
+
+
+async def echo(request: Mapping[str, Any]) -> Any:
+    return {"heard": request.get("text")}
+
+
+async def refuse(request: Mapping[str, Any]) -> Any:
+    raise CommandFailed("no such file in the queue")
+
+
+async def crash(request: Mapping[str, Any]) -> Any:
+    raise KeyError("bug")
+
+
+async def wait(request: Mapping[str, Any]) -> Any:
+    await trio.sleep(0.15)
+    return "done"
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "control.sock"
+    monkeypatch.setattr(control_client, "find_sockets", lambda mountpoint: [path])
+    monkeypatch.setattr(control_server, "PROGRESS_INTERVAL", 0.02)
+    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 0.3)
+    return path
+
+
+@pytest.fixture
+def server(path: Path) -> ControlServer:
+    commands = {"echo": echo, "refuse": refuse, "crash": crash, "wait": wait}
+    return ControlServer(path, commands, lambda: {"intents": 3})
+
+
+async def asked(command: str, **arguments: Any) -> Any:
+    return await trio.to_thread.run_sync(lambda: ask(MOUNTPOINT, command, **arguments))
+
+
+async def test_a_command_is_answered_with_its_result(server: ControlServer) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        assert await asked("echo", text="hello") == {"heard": "hello"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_errors_are_answered_and_the_next_client_is_served(server: ControlServer) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        with pytest.raises(Refused, match="no such file in the queue"):
+            await asked("refuse")
+        with pytest.raises(Refused, match="bug"):
+            await asked("crash")
+        with pytest.raises(Refused, match="the commands are: crash, echo, refuse, wait"):
+            await asked("format-my-disk")
+        assert await asked("echo") == {"heard": None}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_long_command_reports_its_progress(server: ControlServer) -> None:
+    seen: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        assert await asked("wait", progress=seen.append) == "done"
+        nursery.cancel_scope.cancel()
+    assert {"intents": 3} in seen
+
+
+@pytest.mark.parametrize(
+    "line", [b"\n", b"status\n", b"[]\n", b'{"command": 7}\n', b"\xff\n", b"x" * 70_000 + b"\n"]
+)
+async def test_nonsense_is_answered_with_an_error(server: ControlServer, line: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        stream = await trio.open_unix_socket(str(server.path))
+        async with stream:
+            # Refused before it was read to its end, a long line may break the connection.
+            try:
+                await stream.send_all(line)
+                answer = await stream.receive_some()
+            except trio.BrokenResourceError:
+                answer = b'{"error": ""}'
+        assert "error" in json.loads(answer)
+        assert await asked("echo") == {"heard": None}
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_that_say_or_read_nothing_are_dropped(server: ControlServer) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        silent = [
+            await trio.open_unix_socket(str(server.path)) for _ in range(control_server.MAX_CLIENTS)
+        ]
+        with trio.fail_after(10):
+            # All places are taken until the silent ones are dropped.
+            assert await asked("echo", text="x") == {"heard": "x"}
+        for stream in silent:
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_socket_is_for_its_owner_alone_and_goes_with_the_mount(
+    server: ControlServer,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        assert stat.S_IMODE(os.lstat(server.path).st_mode) == 0o600
+        nursery.cancel_scope.cancel()
+    assert not server.path.exists()
+
+
+async def test_another_users_process_is_not_served(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "peer_uid", lambda client: os.getuid() + 1)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        with pytest.raises(NoMount):
+            await asked("echo")
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_kernel_vouches_for_the_peer() -> None:
+    left, right = trio.socket.socketpair()
+    with left, right:
+        assert control_server.peer_uid(left) == os.getuid()
+
+
+async def test_a_socket_left_behind_by_a_killed_mount_is_replaced(server: ControlServer) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(server.path))
+    with pytest.raises(NoMount):
+        await asked("echo")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        assert await asked("echo") == {"heard": None}
+        nursery.cancel_scope.cancel()
+
+
+def test_a_mount_point_without_a_mount_is_told_from_one_that_hangs(path: Path) -> None:
+    with pytest.raises(NoMount):
+        ask(MOUNTPOINT, "status")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        with pytest.raises(TimeoutError, match="has not answered"):
+            ask(MOUNTPOINT, "status", silence=0.05)
+
+
+def test_each_user_has_a_directory_of_sockets(tmp_path: Path) -> None:
+    assert runtime_directory({}, uid=0) == Path("/run/s3mount")
+    assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}, 1000) == tmp_path / "s3mount"
+    assert runtime_directory({"XDG_RUNTIME_DIR": "/nowhere"}, 4711) == Path("/tmp/s3mount-4711")
+    assert socket_name(Path("/mnt/a")) != socket_name(Path("/mnt/b"))
+    assert find_sockets(Path("/mnt/nobody/ever/mounted/this")) == []
