@@ -5,9 +5,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
-from lxml import etree
-
-from s3mount.store import base
+from s3mount.store import base, xml
 from s3mount.store.base import KEPT_HEADERS, ObjectInfo, StoreError
 
 META_PREFIX = "x-amz-meta-"
@@ -112,30 +110,13 @@ def error_for(
     )
 
 
-def local_name(element: etree._Element) -> str:
-    """The tag without its namespace; some services send one, some none."""
-    tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
-
-
-def parse_xml(body: bytes) -> etree._Element:
-    """Raises etree.XMLSyntaxError, or ValueError for an empty document."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
-    root = etree.fromstring(body, parser)
-    if root is None:  # lxml answers None for some empty documents
-        raise ValueError("an empty document")
-    return root
-
-
 def error_fields(body: bytes) -> dict[str, str]:
     """The children of an <Error>: Code, Message, RequestId, Region, ...; {} if it is none."""
     try:
-        root = parse_xml(body)
-    except (etree.XMLSyntaxError, ValueError):
+        root, _ = xml.parse(body)
+    except xml.NotXml:
         return {}
-    if local_name(root) != "Error":
-        return {}
-    return {local_name(child): child.text or "" for child in root}
+    return xml.fields(root) if xml.local_name(root) == "Error" else {}
 
 
 @lru_cache(maxsize=4096)

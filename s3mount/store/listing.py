@@ -12,19 +12,23 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from s3mount.store.answers import error_for, iso_date, local_name, parse_xml
-from s3mount.store.base import CorruptAnswer, DeleteFailure, ListedObject, ListPage
+from s3mount.store import xml
+from s3mount.store.answers import error_for, iso_date
+from s3mount.store.base import (
+    CorruptAnswer,
+    DeleteFailure,
+    ListedObject,
+    ListPage,
+    Part,
+    Upload,
+)
+from s3mount.store.xml import local_name
 
 log = logging.getLogger(__name__)
 
 _OPERATION = "ListObjectsV2"
 # What XML 1.0 has no character for, raw or as a reference (CR and LF survive as references).
 _UNCARRIABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
-_FORBIDDEN_BYTES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_FORBIDDEN_REFERENCE = re.compile(
-    rb"&#(?:x0*(?:[0-8bcBCeEfF]|1[0-9a-fA-F])|0*(?:[0-8]|1[124-9]|2\d|3[01]));"
-)
-_MARK = "\ufffd"
 
 
 def xml_can_carry(key: str) -> bool:
@@ -35,8 +39,8 @@ def parse_list(
     body: bytes, prefix: str, sent_token: str | None, answered_at: float, asked_at: float
 ) -> ListPage:
     """Raises CorruptAnswer for an answer that is cut, is no listing, or repeats its token."""
-    root, repaired = _root(body, prefix)
-    texts = {local_name(child): child.text or "" for child in root}
+    root, repaired = _root(body, prefix, "ListBucketResult")
+    texts = xml.fields(root)
     encoded = texts.get("EncodingType") == "url"
     objects: list[ListedObject] = []
     prefixes: list[str] = []
@@ -44,45 +48,34 @@ def parse_list(
         name = local_name(child)
         if name == "Contents":
             listed = _listed(child, encoded, prefix)
-            if not (repaired and _MARK in listed.key):
+            if not (repaired and xml.MARK in listed.key):
                 objects.append(listed)
         elif name == "CommonPrefixes":
             value = _decoded(child.findtext("{*}Prefix") or "", encoded)
-            if not (repaired and _MARK in value):
+            if not (repaired and xml.MARK in value):
                 prefixes.append(value)
-    if repaired:
-        log.warning("the listing of %r holds keys that its XML cannot carry: left out", prefix)
     token = _next_token(texts, prefix, sent_token)
     return ListPage(objects, prefixes, token, answered_at, asked_at)
 
 
-def _corrupt(prefix: str, message: str) -> CorruptAnswer:
-    return CorruptAnswer(message, operation=_OPERATION, key=prefix)
+def _corrupt(prefix: str, message: str, operation: str = _OPERATION) -> CorruptAnswer:
+    return CorruptAnswer(message, operation=operation, key=prefix)
 
 
-def _root(body: bytes, prefix: str) -> tuple[etree._Element, bool]:
-    """The ListBucketResult, and whether bytes had to be replaced to read it."""
-    repaired = False
+def _root(
+    body: bytes, prefix: str, expected: str, operation: str = _OPERATION
+) -> tuple[etree._Element, bool]:
+    """The root, and whether it holds replaced bytes. Its name must be `expected`, where moto says
+    'Response' for 'Result'."""
     try:
-        root = parse_xml(body)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        # A complete document may still hold bytes that XML forbids; a cut one is not repaired.
-        if not body.rstrip().endswith(b"</ListBucketResult>"):
-            raise _corrupt(prefix, f"the listing is cut: {error}") from error
-        repaired = True
-        try:
-            root = parse_xml(_sanitized(body))
-        except (etree.XMLSyntaxError, ValueError) as again:
-            raise _corrupt(prefix, f"the listing is no XML: {again}") from again
-    if local_name(root) != "ListBucketResult":
-        raise _corrupt(prefix, f"a <{local_name(root)}> instead of a listing")
+        root, repaired = xml.parse(body)
+    except xml.NotXml as error:
+        raise _corrupt(prefix, f"the listing is cut: {error}", operation) from error
+    if local_name(root).replace("Response", "Result") != expected:
+        raise _corrupt(prefix, f"a <{local_name(root)}> instead of a listing", operation)
+    if repaired:
+        log.warning("a listing of %r holds keys that its XML cannot carry: left out", prefix)
     return root, repaired
-
-
-def _sanitized(body: bytes) -> bytes:
-    mark = _MARK.encode()
-    body = _FORBIDDEN_REFERENCE.sub(mark, _FORBIDDEN_BYTES.sub(mark, body))
-    return body.decode("utf-8", "replace").encode()
 
 
 def _next_token(texts: dict[str, str], prefix: str, sent_token: str | None) -> str | None:
@@ -107,7 +100,7 @@ def _decoded(text: str, encoded: bool) -> str:
 
 
 def _listed(element: etree._Element, encoded: bool, prefix: str) -> ListedObject:
-    texts = {local_name(child): child.text or "" for child in element}
+    texts = xml.fields(element)
     try:
         return ListedObject(
             key=_decoded(texts["Key"], encoded),
@@ -118,6 +111,59 @@ def _listed(element: etree._Element, encoded: bool, prefix: str) -> ListedObject
         )
     except (KeyError, ValueError) as error:
         raise _corrupt(prefix, f"an entry without key, size or date: {error!r}") from error
+
+
+def parse_parts(body: bytes, key: str) -> tuple[list[Part], int | None]:
+    """A page of ListParts, and the marker of the next one (None: that was the last)."""
+    operation = "ListParts"
+    root, _ = _root(body, key, "ListPartsResult", operation)
+    texts = xml.fields(root)
+    try:
+        parts = [_part(xml.fields(child)) for child in root if local_name(child) == "Part"]
+        if not _truncated(texts) or not parts:
+            return parts, None
+        return parts, int(texts["NextPartNumberMarker"])
+    except (KeyError, ValueError) as error:
+        raise _corrupt(key, f"no listing of parts: {error!r}", operation) from error
+
+
+def _part(texts: dict[str, str]) -> Part:
+    return Part(
+        int(texts["PartNumber"]),
+        texts["ETag"].strip('"'),
+        int(texts["Size"]),
+        texts.get("ChecksumCRC32C") or None,
+    )
+
+
+def parse_uploads(body: bytes, prefix: str) -> tuple[list[Upload], tuple[str, str] | None]:
+    """A page of ListMultipartUploads, and the key and upload id that the next one follows.
+
+    Asked for without encoding-type: Ceph 16 encodes then without saying so, moto does not.
+    """
+    operation = "ListMultipartUploads"
+    root, repaired = _root(body, prefix, "ListMultipartUploadsResult", operation)
+    texts = xml.fields(root)
+    try:
+        uploads = [_upload(child) for child in root if local_name(child) == "Upload"]
+        markers = None
+        if _truncated(texts) and uploads:
+            markers = texts["NextKeyMarker"], texts["NextUploadIdMarker"]
+    except (KeyError, ValueError) as error:
+        raise _corrupt(prefix, f"no listing of uploads: {error!r}", operation) from error
+    if repaired:
+        uploads = [found for found in uploads if xml.MARK not in found.key]
+    return uploads, markers
+
+
+def _upload(element: etree._Element) -> Upload:
+    texts = xml.fields(element)
+    initiator = element.findtext("{*}Initiator/{*}ID") or ""
+    return Upload(texts["Key"], texts["UploadId"], iso_date(texts["Initiated"]), initiator)
+
+
+def _truncated(texts: dict[str, str]) -> bool:
+    return texts.get("IsTruncated", "").strip().lower() == "true"
 
 
 def delete_body(keys: Sequence[str]) -> bytes:
@@ -141,11 +187,11 @@ def parse_delete(body: bytes) -> list[DeleteFailure]:
     Raises CorruptAnswer if the answer is cut.
     """
     try:
-        root = parse_xml(body)
-    except (etree.XMLSyntaxError, ValueError) as error:
+        root, _ = xml.parse(body)
+    except xml.NotXml as error:
         raise CorruptAnswer(f"the answer is cut: {error}", operation="DeleteObjects") from error
     if local_name(root) == "Error":  # a 200 with an error inside
-        fields = {local_name(child): child.text or "" for child in root}
+        fields = xml.fields(root)
         raise error_for(
             "DeleteObjects", "", None, fields.get("Code", ""), fields.get("Message", ""), ""
         )
@@ -153,7 +199,7 @@ def parse_delete(body: bytes) -> list[DeleteFailure]:
     for child in root:
         if local_name(child) != "Error":
             continue
-        fields = {local_name(item): item.text or "" for item in child}
+        fields = xml.fields(child)
         key, code = fields.get("Key", ""), fields.get("Code", "")
         if code not in {"NoSuchKey", "NoSuchVersion"}:
             reason = error_for("DeleteObjects", key, None, code, fields.get("Message", ""), "")

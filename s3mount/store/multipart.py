@@ -1,12 +1,14 @@
-"""Multipart uploads: parts by the wire, the rest of them by boto3."""
+"""Multipart uploads: parts and listings by the wire, Complete and abort by boto3."""
 
 import functools
 from collections.abc import Mapping, Sequence
 
 from s3mount.store import base, integrity, results
 from s3mount.store.base import Body, Condition, WriteHeaders
+from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe
 from s3mount.store.headers import RequestHeaders
+from s3mount.store.listing import parse_parts, parse_uploads
 from s3mount.store.rare import RareRequests
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, Sender
 from s3mount.store.wire import Answer, Request, body_size
@@ -113,9 +115,8 @@ class MultipartUploads:
         parts: list[base.Part] = []
         marker: int | None = 0
         while marker is not None:
-            page = functools.partial(self._rare.parts_page, key, upload_id, marker)
             try:
-                found, marker = await self._sender.call("ListParts", key, page, mutates=False)
+                found, marker = await self._parts_page(key, upload_id, marker)
             except base.NotFound as error:  # Ceph: NoSuchKey
                 raise base.NoSuchUpload(
                     str(error), operation="ListParts", key=key, status=404, code=error.code
@@ -124,12 +125,32 @@ class MultipartUploads:
         return parts
 
     async def pending(self, prefix: str) -> Sequence[base.Upload]:
+        operation = "ListMultipartUploads"
         uploads: list[base.Upload] = []
-        markers: dict[str, str] | None = {}
+        markers: tuple[str, str] | None = ("", "")
         while markers is not None:
-            page = functools.partial(self._rare.uploads_page, prefix, markers)
-            found, markers = await self._sender.call(
-                "ListMultipartUploads", prefix, page, mutates=False
+            query = [("uploads", "")]
+            if prefix:
+                query.append(("prefix", prefix))
+            if markers[0]:
+                query += [("key-marker", markers[0]), ("upload-id-marker", markers[1])]
+            request = Request(
+                operation, "GET", None, tuple(query), self._headers.list(), about=prefix
+            )
+            found, markers = await self._sender.read(
+                request, lambda answer: parse_uploads(answer.body, prefix), lane=Lane.METADATA
             )
             uploads += found
         return uploads
+
+    async def _parts_page(
+        self, key: str, upload_id: str, marker: int
+    ) -> tuple[list[base.Part], int | None]:
+        """Parts after number `marker`, and the next marker."""
+        query = [("uploadId", upload_id)]
+        if marker:
+            query.append(("part-number-marker", str(marker)))
+        request = Request("ListParts", "GET", key, tuple(query), self._headers.read())
+        return await self._sender.read(
+            request, lambda answer: parse_parts(answer.body, key), lane=Lane.METADATA
+        )

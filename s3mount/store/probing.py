@@ -19,6 +19,7 @@ from s3mount.store import base, integrity, results
 from s3mount.store.base import Capabilities, StoreError, WriteHeaders
 from s3mount.store.capabilities import Known
 from s3mount.store.headers import RequestHeaders
+from s3mount.store.listing import parse_parts
 from s3mount.store.rare import RareRequests
 from s3mount.store.sender import Sender
 from s3mount.store.wire import Answer, Request
@@ -264,10 +265,13 @@ class _Probing:
             return isinstance(part, base.InvalidRequest) and "byte-range" in str(part)
         if not self._headers.encrypted and integrity.is_md5(part.etag):
             return part.etag == integrity.md5(expected)
-        parts, _ = await self._sender.call(
-            "ListParts", self._key, lambda: self._rare.parts_page(self._key, upload_id, 0)
+        request = Request(
+            "ListParts", "GET", self._key, (("uploadId", upload_id),), self._headers.read()
         )
-        return [found.size for found in parts] == [len(expected)]
+        listed = await self._ask(request, lambda answer: parse_parts(answer.body, self._key))
+        if isinstance(listed, StoreError):
+            return False
+        return [found.size for found in listed[0]] == [len(expected)]
 
     # -- Complete
 

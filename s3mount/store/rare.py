@@ -1,11 +1,11 @@
 """The rare requests, by boto3: one attempt each, in the calling thread, typed errors.
 
-Complete, abort, ListParts and ListMultipartUploads. What can come once per file goes by wire.py.
+Complete and abort. What comes once per file goes by wire.py, and so do the listings: keys that
+XML 1.0 cannot carry break botocore's parser.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
 from botocore import exceptions as boto
 
@@ -62,61 +62,6 @@ class RareRequests:
             ),
         )
 
-    def parts_page(
-        self, key: str, upload_id: str, marker: int
-    ) -> tuple[list[base.Part], int | None]:
-        """Parts after `marker`, and the next marker (None: that was all)."""
-        page = self._call(
-            "ListParts",
-            key,
-            lambda client: client.list_parts(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                PartNumberMarker=marker,
-                **self._payer,
-            ),
-        )
-        parts = [
-            base.Part(
-                part["PartNumber"],
-                part["ETag"].strip('"'),
-                part["Size"],
-                part.get("ChecksumCRC32C"),
-            )
-            for part in page.get("Parts", ())
-        ]
-        following = page.get("NextPartNumberMarker")
-        return parts, following if page.get("IsTruncated") and parts else None
-
-    def uploads_page(
-        self, prefix: str, markers: dict[str, str]
-    ) -> tuple[list[base.Upload], dict[str, str] | None]:
-        """Uploads after `markers` ({} for the first page), and the next markers."""
-        page = self._call(
-            "ListMultipartUploads",
-            prefix,
-            lambda client: client.list_multipart_uploads(
-                Bucket=self._bucket, Prefix=prefix, EncodingType="url", **markers, **self._payer
-            ),
-        )
-        encoded = page.get("EncodingType") == "url"
-        uploads = [
-            base.Upload(
-                _decoded(found["Key"], encoded),
-                found["UploadId"],
-                found["Initiated"].timestamp(),
-                found.get("Initiator", {}).get("ID", ""),
-            )
-            for found in page.get("Uploads", ())
-        ]
-        if not page.get("IsTruncated") or not uploads:
-            return uploads, None
-        return uploads, {
-            "KeyMarker": _decoded(page["NextKeyMarker"], encoded),
-            "UploadIdMarker": page["NextUploadIdMarker"],
-        }
-
     def _call(self, operation: str, key: str, request: Callable[[Any], T]) -> T:
         for last in (False, True):
             self._counts.add(operation)
@@ -165,9 +110,3 @@ def _part_fields(part: base.Part) -> dict[str, object]:
     if part.checksum is not None:
         fields["ChecksumCRC32C"] = part.checksum
     return fields
-
-
-def _decoded(text: str, encoded: bool) -> str:
-    if not encoded:
-        return text
-    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8", "surrogateescape")

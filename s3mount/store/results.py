@@ -2,17 +2,8 @@
 
 import re
 
-from lxml import etree
-
-from s3mount.store import base, integrity
-from s3mount.store.answers import (
-    error_for,
-    http_date,
-    local_name,
-    object_info,
-    parse_xml,
-    version_id,
-)
+from s3mount.store import base, integrity, xml
+from s3mount.store.answers import error_for, http_date, object_info, version_id
 from s3mount.store.integrity import Digest
 from s3mount.store.wire import Answer
 
@@ -115,11 +106,11 @@ def xml_fields(operation: str, key: str, body: bytes, roots: set[str]) -> dict[s
     """The children of the answer's root, which must be one of `roots`; the error inside a 200
     is raised as what it says, ambiguous."""
     try:
-        root = parse_xml(body)
-    except (etree.XMLSyntaxError, ValueError) as error:
+        root, _ = xml.parse(body)
+    except xml.NotXml as error:
         raise _corrupt(operation, key, f"the answer is cut: {error}") from error
-    fields = {local_name(child): child.text or "" for child in root}
-    name = local_name(root)
+    fields = xml.fields(root)
+    name = xml.local_name(root)
     if name == "Error":
         inside = error_for(
             operation,
