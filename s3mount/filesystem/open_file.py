@@ -81,7 +81,6 @@ class OpenFile:
         self.upload: FileUpload | None = None
         self.put: Intent | None = None  # the unfinished PUT
         self.snapshot: Snapshot | None = None  # while it runs
-        self.begun = False  # a multipart upload has fixed the metadata, see touch
         self.error: Exception | None = None  # of the last commit, if final
         self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
         self.lock = trio.Lock()
@@ -102,7 +101,8 @@ class OpenFile:
         copy the whole object. (utimens sets it all the same.)
         """
         attributes = self.inode.attributes
-        if attributes is not None and not self.begun:
+        begun = self.upload is not None and self.upload.headers is not None
+        if attributes is not None and not begun:
             now = time.time_ns()
             self.inode.attributes = replace(attributes, mtime_ns=now, ctime_ns=now)
 
@@ -196,8 +196,7 @@ class OpenFile:
         self.changed()
         self.touch()
         if not self.inode.detached and self.snapshot is None:
-            key = self.state.namespace.key(self.inode)
-            self.upload.wrote(self.size, key, self._begin_headers)
+            self.upload.wrote(self.size, self._destination)
         return len(data)
 
     async def truncate(self, size: int) -> None:
@@ -219,7 +218,7 @@ class OpenFile:
 
     async def _forget_bytes(self) -> None:
         """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
-        self.whole, self.begun = True, False
+        self.whole = True
         upload, spooled = self.upload, self.spooled
         self.upload = self.spooled = None
         if upload is not None:
@@ -227,10 +226,9 @@ class OpenFile:
         if spooled is not None:
             spooled.close()
 
-    def _begin_headers(self) -> WriteHeaders:
-        """Asked for when an upload begins ahead of the commit."""
-        self.begun = True
-        return self._headers()
+    def _destination(self) -> tuple[str, WriteHeaders]:
+        """Where an upload that begins now, ahead of the commit, goes."""
+        return self.state.namespace.key(self.inode), self._headers()
 
     def _prepare_upload(self) -> None:
         if self.spooled is None:
@@ -370,7 +368,7 @@ class OpenFile:
         self.remote = remote
         self.visible = min(self.snapshot.size, self.size)
         self.sent = self.snapshot.changes
-        self.whole = self.exclusive = self.replaces = self.begun = False
+        self.whole = self.exclusive = self.replaces = False
         self.error = None
         self.snapshot = None
         if not self.dirty:

@@ -1,10 +1,9 @@
 """One commit of one file: plan, send what is missing, complete."""
 
 import errno
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,12 +17,13 @@ from s3mount.store.base import (
     InvalidPart,
     NoSuchUpload,
     NotFound,
-    PreconditionFailed,
     PutResult,
     StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.body import BaseView, FileBody, ReadBase
+from s3mount.writeback.looking import completed_before, look_first
+from s3mount.writeback.part_table import SentPart
 from s3mount.writeback.upload_plan import (
     Copy,
     FileState,
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 RESEND_LIMIT = 16 * MIB
 # One CopyObject; larger objects are copied in parts side by side.
 COPY_WHOLE_UP_TO = 128 * MIB
+# A copied part that the store has to read and send itself is in memory as a whole.
+READ_AND_SEND = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ class Commit:
 
     async def _plan(self) -> Plan:
         upload = self._upload
-        on_server = dict(upload.attempted)
+        on_server = dict(upload.table.attempted)
         for flight in upload.flights.values():
             on_server[flight.number] = (flight.start, flight.end)
         etag = self._base.etag if self._base else None
@@ -151,7 +153,18 @@ class Commit:
             free=upload.free,
         )
         limits = self._uploader.limits(await self._store.capabilities())
-        return plan_upload(state, self._uploader.schedule, limits, self._base is not None)
+        if not await self._server_copies():
+            limits = replace(limits, copy_part_size=min(limits.copy_part_size, READ_AND_SEND))
+        try:
+            return plan_upload(state, self._uploader.schedule, limits, self._base is not None)
+        except ValueError as error:
+            raise FilesystemError(errno.EIO, f"{self._key!r}: {error}") from error
+
+    async def _server_copies(self) -> bool:
+        """Whether part copies are done by the server (see ObjectStore.upload_part_copy)."""
+        if self._base is None or "%" in self._base.key:
+            return False
+        return (await self._store.capabilities()).part_copy
 
     # -- an upload under another key or other headers
 
@@ -165,7 +178,7 @@ class Commit:
         """Whether to begin again under the right key and headers."""
         if self._file.dropped.overlaps(0, self._size):
             return False
-        attempted = sum(end - start for start, end in self._upload.attempted.values())
+        attempted = sum(end - start for start, end in self._upload.table.attempted.values())
         return self._upload.key != self._key or attempted <= RESEND_LIMIT
 
     async def _publish(self, steps: Sequence[Step], size: int, dirty: Extents) -> None:
@@ -184,6 +197,7 @@ class Commit:
         stamp = self._file.write_count
         await self._execute(steps)
         result = await self._complete(steps, key, self._condition if key == self._key else ALWAYS)
+        self._file.was_published()
         upload.published = (BaseObject(key, result.etag, size, result.version_id), stamp)
         self._build_on(*upload.published)
         self._dirty = dirty
@@ -237,7 +251,13 @@ class Commit:
     async def _put(self) -> PutResult:
         """The whole object in one request, then the end of an upload that is not needed."""
         can = await self._store.capabilities()
-        await self._look(self._condition, can.put_if_absent, can.put_if_match)
+        await look_first(
+            self._store,
+            self._key,
+            self._condition,
+            absent_honoured=can.put_if_absent,
+            match_honoured=can.put_if_match,
+        )
         async with (
             self._uploader.memory.holding(self._size),
             FileBody(
@@ -260,7 +280,7 @@ class Commit:
 
     async def _multipart(self, plan: Multipart) -> PutResult:
         self._upload.free = plan.free
-        await self._upload.ensure_upload(self._headers)
+        await self._upload.ensure_upload(lambda: (self._key, self._headers))
         await self._execute(plan.steps)
         return await self._complete(plan.steps, self._key, self._condition)
 
@@ -299,7 +319,7 @@ class Commit:
                 if flight.resting:
                     flight.scope.cancel()
                 await flight.done.wait()
-            if step.number in upload.parts:
+            if step.number in upload.table.sent:
                 return
         await upload.send(
             step.number,
@@ -315,52 +335,47 @@ class Commit:
         assert base is not None
         assert upload.key is not None
         assert upload.upload_id is not None
-        stamp = self._since
-        upload.attempted[step.number] = (step.start, step.end)
-        upload.parts.pop(step.number, None)
-        part = await self._store.upload_part_copy(
-            upload.key,
-            upload.upload_id,
-            step.number,
-            base.key,
-            step.start,
-            step.end - step.start,
-            source_etag=base.etag,
+        upload.table.attempt(step.number, step.start, step.end)
+        # Where the store has to read and send the range itself it takes memory.
+        weight = 0 if await self._server_copies() else step.end - step.start
+        async with self._uploader.memory.holding(weight):
+            part = await self._store.upload_part_copy(
+                upload.key,
+                upload.upload_id,
+                step.number,
+                base.key,
+                step.start,
+                step.end - step.start,
+                source_etag=base.etag,
+            )
+        upload.acknowledge(
+            step.number, SentPart(part, step.start, step.end, self._since, base.etag)
         )
-        upload.sent(step.number, part, step.start, step.end, stamp, base.etag)
 
     async def _complete(self, steps: Sequence[Step], key: str, condition: Condition) -> PutResult:
         upload = self._upload
         assert upload.upload_id is not None
         if key == self._key:
             can = await self._store.capabilities()
-            await self._look(condition, can.complete_if_absent, can.complete_if_match)
-        parts = [upload.parts[step.number].part for step in steps]
+            await look_first(
+                self._store,
+                key,
+                condition,
+                absent_honoured=can.complete_if_absent,
+                match_honoured=can.complete_if_match,
+            )
+        parts = [upload.table.sent[step.number].part for step in steps]
         try:
             result = await self._store.complete_upload(
                 key, upload.upload_id, parts, condition=condition
             )
         except NoSuchUpload:
-            found = await self._completed_before(key, [part.etag for part in parts])
+            found = await completed_before(self._store, key, [part.etag for part in parts])
             if found is None:
                 raise
             result = found
         upload.forget_upload()
         return result
-
-    async def _completed_before(self, key: str, etags: Sequence[str]) -> PutResult | None:
-        """Whether an earlier commit whose answer was lost did it: the ETag tells."""
-        try:
-            digest = hashlib.md5(b"".join(map(bytes.fromhex, etags)), usedforsecurity=False)
-        except ValueError:
-            return None
-        try:
-            found = await self._store.head(key)
-        except NotFound:
-            return None
-        if found.etag != f"{digest.hexdigest()}-{len(etags)}":
-            return None
-        return PutResult(found.etag, found.version_id, found.answered_at)
 
     def _copies_as_a_whole(self) -> bool:
         """Whether all that is left is the copy of a published object."""
@@ -378,26 +393,13 @@ class Commit:
         base = self._base
         assert base is not None
         if base.key != self._key:
-            await self._look(self._condition, False, False)
+            await look_first(
+                self._store,
+                self._key,
+                self._condition,
+                absent_honoured=False,
+                match_honoured=False,
+            )
         return await self._store.copy(
             base.key, self._key, source_etag=base.etag, replace=self._headers
         )
-
-    async def _look(
-        self, condition: Condition, absent_honoured: bool, match_honoured: bool
-    ) -> None:
-        """Where the service does not honour the condition a HEAD just before narrows the window."""
-        absent = condition.absent and not absent_honoured
-        match = condition.etag is not None and not match_honoured
-        if not absent and not match:
-            return
-        try:
-            found = await self._store.head(self._key)
-        except NotFound:
-            if match:
-                raise PreconditionFailed("is gone", operation="HeadObject", key=self._key) from None
-            return
-        if absent or found.etag != condition.etag:
-            raise PreconditionFailed(
-                f"is another version now ({found.etag})", operation="HeadObject", key=self._key
-            )

@@ -13,7 +13,6 @@ from s3mount.core.errors import FilesystemError
 from s3mount.store.base import (
     Condition,
     NoSuchUpload,
-    Part,
     PutResult,
     StoreError,
     WriteHeaders,
@@ -27,6 +26,7 @@ from s3mount.writeback.body import (
     ReadBase,
 )
 from s3mount.writeback.commit import BaseObject, Commit
+from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
 
 if TYPE_CHECKING:
@@ -36,20 +36,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY, LAST_DELAY = 1.0, 30.0  # between tries of a part in the background
 
-Headers = WriteHeaders | Callable[[], WriteHeaders]
-
-
-@dataclass(frozen=True, slots=True)
-class SentPart:
-    """A part that the server acknowledged. `stamp`: see FileBody. `base`: the ETag of the
-    version whose bytes are in it, None where all came from the spool."""
-
-    part: Part
-    start: int
-    end: int
-    stamp: int
-    base: str | None
-    order: int
+Destination = Callable[[], tuple[str, WriteHeaders]]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,17 +65,14 @@ class FileUpload:
         self.key: str | None = None
         self.headers: WriteHeaders | None = None
         self.upload_id: str | None = None
-        self.wanted_key: str | None = None
         self.free = False  # see upload_plan.Multipart
-        self.parts: dict[int, SentPart] = {}
-        # Every number that may be on the server, an unanswered request's too.
-        self.attempted: dict[int, tuple[int, int]] = {}
+        self.table = PartTable(file, uploader.schedule)
         self.flights: dict[int, Flight] = {}
         self.committing = False
         # An object that a commit published before it failed: the next one builds on it.
         self.published: tuple[BaseObject, int] | None = None
-        self._wanted_headers: Headers = WriteHeaders()
-        self._held: dict[int, int] = {}  # numbers whose bytes are here as well -> order
+        self._destination: Destination | None = None
+        self._last_key = ""
         self._ready: set[int] = set()  # full slots that wait for their upload
         self._commit_lock = trio.Lock()
         self._create_lock = trio.Lock()
@@ -99,15 +83,14 @@ class FileUpload:
 
     # -- for the filesystem
 
-    def wrote(self, size_hint: int, key: str, headers: Headers) -> None:
-        """To be called after each write; costs well under a microsecond unless a chunk is full.
+    def wrote(self, size_hint: int, destination: Destination) -> None:
+        """To be called after each write; well under a microsecond unless a chunk is full.
 
-        `size_hint` is the file's size now; `headers` may be a callable, asked only when an upload
-        is created. The part of a full slot starts at once, that of the first slot when the file
-        grows beyond it.
+        `size_hint` is the file's size now. `destination()` answers the key and the headers that
+        an upload would have which begins now; it is asked only then. The part of a full slot
+        starts at once, that of the first slot when the file grows beyond it.
         """
-        self.wanted_key = key
-        self._wanted_headers = headers
+        self._destination = destination
         self._size = size_hint
         if self.file.finished or self._ready:
             self._collect()
@@ -139,7 +122,8 @@ class FileUpload:
             if self.file.closed:
                 raise FilesystemError(errno.EBADF, f"{key!r}: its spool file is closed")
             self.committing = True
-            self.wanted_key, self._size = key, size
+            self._size = size
+            self._last_key = key
             self.file.failure = self._error = None
             snapshot = self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base)
@@ -160,13 +144,13 @@ class FileUpload:
                 self.uploader.spool.wake()
 
     async def abort(self) -> None:
-        """Ends the unfinished upload; parts on their way are stopped first. The spool's bytes
-        stay, but those that were dropped are lost."""
+        """Ends the unfinished upload; parts on their way are stopped first, and none starts until
+        the next `wrote`. The spool's bytes stay; those that were dropped are lost: a commit that
+        needs them fails with EIO."""
         async with self._commit_lock:
+            self._destination = None
             await self.stop_flights()
             await self.discard_upload()
-            self.file.dropped.clear()
-            self.published = None
 
     def needs_early_publish(self, offset: int, length: int, *, writing: bool = False) -> bool:
         """Whether bytes to be read are only in the unfinished upload: then commit first.
@@ -174,13 +158,23 @@ class FileUpload:
         A write needs no commit before it (a dropped part may be rewritten as a whole). With
         config.refuse_early_publish raises FilesystemError(ENOSPC) instead of answering True.
         """
-        if writing or not self.file.dropped.overlaps(offset, offset + length):
+        file, end = self.file, offset + length
+        if writing or not (
+            file.dropped.overlaps(offset, end) or file.published.overlaps(offset, end)
+        ):
             return False
         if self.uploader.config.refuse_early_publish:
             raise FilesystemError(
-                errno.ENOSPC, f"{self.wanted_key!r}: its spool was needed for other writes"
+                errno.ENOSPC, f"{self.name!r}: its spool was needed for other writes"
             )
         return True
+
+    @property
+    def name(self) -> str:
+        """The key for logs."""
+        if self.key is not None:
+            return self.key
+        return self._last_key if self._destination is None else self._destination()[0]
 
     @property
     def active(self) -> bool:
@@ -194,7 +188,7 @@ class FileUpload:
     def transfer(self) -> dict[str, Any]:
         elapsed = max(1e-3, time.monotonic() - self._started_at) if self._started_at else 0.0
         return {
-            "key": self.wanted_key or self.key,
+            "key": self.name,
             "size": self._size,
             "sent": self._sent_bytes,
             "rate": self._sent_bytes / elapsed if elapsed else 0.0,
@@ -209,7 +203,7 @@ class FileUpload:
         finished, file.finished = file.finished, []
         for index in finished:
             slot = schedule.slot_of(index * self.uploader.spool.pool.chunk_size)
-            if slot + 1 not in self.attempted and file.present.covers(*schedule.bounds(slot)):
+            if slot + 1 not in self.table.attempted and file.present.covers(*schedule.bounds(slot)):
                 self._ready.add(slot)
 
     def _launch(self, *, hold_first: bool) -> bool:
@@ -226,6 +220,7 @@ class FileUpload:
             if slot + 1 in self.flights or slot >= schedule.max_parts:
                 continue
             flight = Flight(slot + 1, start, end)
+            self.table.forget(flight.number)
             self.flights[flight.number] = flight
             self.uploader.nursery.start_soon(self._fly, flight)
             started = True
@@ -273,7 +268,7 @@ class FileUpload:
             delay = min(LAST_DELAY, delay * 2)
 
     def _fail(self, error: Exception) -> None:
-        log.error("%r cannot be uploaded: %s", self.wanted_key, error)
+        log.error("%r cannot be uploaded: %s", self.name, error)
         self._error = error
         self.file.failure = error
         self.uploader.spool.wake()
@@ -290,17 +285,22 @@ class FileUpload:
         for flight in flights:
             await flight.done.wait()
 
-    async def ensure_upload(self, headers: WriteHeaders | None = None) -> str:
+    async def ensure_upload(self, destination: Destination | None = None) -> str:
+        """The id of the unfinished upload; begins one, if need be, for `destination`."""
         async with self._create_lock:
             if self.upload_id is None:
-                key = self.wanted_key
-                if key is None:
-                    raise RuntimeError("an upload before wrote() or commit() named its key")
-                if headers is None:
-                    wanted = self._wanted_headers
-                    headers = wanted if isinstance(wanted, WriteHeaders) else wanted()
-                self.upload_id = await self.uploader.store.create_upload(key, headers)
-                self.key, self.headers = key, headers
+                destination = destination or self._destination
+                if destination is None:
+                    raise CommitSuperseded  # aborted meanwhile
+                # Known before the request is answered: from here on they cannot change.
+                self.key, self.headers = destination()
+                try:
+                    self.upload_id = await self.uploader.store.create_upload(
+                        self.key, self.headers
+                    )
+                except BaseException:
+                    self.key = self.headers = None
+                    raise
                 self._started_at, self._sent_bytes = time.monotonic(), 0
             return self.upload_id
 
@@ -333,28 +333,18 @@ class FileUpload:
             async with body:
                 assert self.key is not None
                 assert self.upload_id is not None
-                self._forget_part(number)
-                self.attempted[number] = (start, end)
+                self.table.attempt(number, start, end)
                 part = await uploader.store.upload_part(self.key, self.upload_id, number, body.body)
                 assert body.stamp is not None
                 known_base = None if body.pure else etag or ""
-                self.sent(number, part, start, end, body.stamp, known_base)
+                self.acknowledge(number, SentPart(part, start, end, body.stamp, known_base))
         self._sent_bytes += end - start
 
-    def sent(
-        self, number: int, part: Part, start: int, end: int, stamp: int, base: str | None
-    ) -> None:
-        """The server has acknowledged the part."""
-        order = self.uploader.next_order()
-        self.parts[number] = SentPart(part, start, end, stamp, base, order)
-        if base is None:
-            self._held[number] = order
+    def acknowledge(self, number: int, sent: SentPart) -> None:
+        """The server has the part."""
+        self.table.acknowledge(number, sent, self.uploader.next_order())
         self._error = None
         self.uploader.progressed()
-
-    def _forget_part(self, number: int) -> None:
-        self.parts.pop(number, None)
-        self._held.pop(number, None)
 
     def still_valid(self, number: int, base: str | None) -> bool:
         """Whether a sent part, or one on its way, equals the file over the base of that ETag."""
@@ -364,20 +354,13 @@ class FileUpload:
             if flight.resting:
                 return False
             return stamp is None or not self.file.changed_since(stamp, flight.start, flight.end)
-        sent = self.parts.get(number)
-        return (
-            sent is not None
-            and (sent.base is None or sent.base == (base or ""))
-            and not self.file.changed_since(sent.stamp, sent.start, sent.end)
-        )
+        return self.table.valid(number, base)
 
     def forget_upload(self) -> None:
         """The upload is completed, aborted or gone."""
         self.key = self.headers = self.upload_id = None
         self.free = False
-        self.parts.clear()
-        self.attempted.clear()
-        self._held.clear()
+        self.table.clear()
         self._ready.clear()
 
     async def discard_upload(self) -> None:
@@ -396,13 +379,18 @@ class FileUpload:
         try:
             await self.abort()
         except Exception:
-            log.exception("aborting the upload of %r", self.wanted_key)
+            log.exception("aborting the upload of %r", self.name)
 
     # -- pressure
 
     def press(self) -> bool:
         """A writer waits for room: sends every full slot that is not on the server as it is."""
-        if self.committing or self.free or self.wanted_key is None or self.file.failure is not None:
+        if (
+            self.committing
+            or self.free
+            or self._destination is None
+            or self.file.failure is not None
+        ):
             return False
         for slot in self._full_slots():
             if slot + 1 not in self.flights and not self.still_valid(slot + 1, None):
@@ -418,27 +406,10 @@ class FileUpload:
                     yield slot
 
     def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:
-        """(order, number) of sent parts whose chunks can go; with `ends` the file's first and
-        last ones too."""
-        if self.free:
+        """See PartTable.droppable; never a part that is being sent again, nor one of a file that
+        is being read just now."""
+        if self.free or self.file.readers:
             return
-        schedule, file = self.uploader.schedule, self.file
-        extent = max(file.present.end, file.dropped.end)
-        last = schedule.slot_of(extent - 1) if extent else 0
-        for number, order in tuple(self._held.items()):
-            sent = self.parts[number]
-            whole = (sent.start, sent.end) == schedule.bounds(number - 1)
-            at_an_end = number - 1 in {0, last}
-            if (
-                whole
-                and (ends or not at_an_end)
-                and number not in self.flights
-                and self.still_valid(number, None)
-            ):
+        for order, number in self.table.droppable(ends):
+            if number not in self.flights:
                 yield order, number
-
-    def drop(self, number: int) -> None:
-        """The bytes of this part stay in the unfinished upload only."""
-        sent = self.parts[number]
-        del self._held[number]
-        self.file.drop(sent.start, sent.end)

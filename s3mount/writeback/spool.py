@@ -72,9 +72,10 @@ class Spool:
         }
 
     def release_clean(self) -> None:
-        """Gives back every chunk of every file that the bucket has as well."""
+        """Gives back every chunk that the bucket has as well, but for files being read."""
         for file in tuple(self.files):
-            file.release_clean()
+            if not file.keep_clean and not file.readers:
+                file.release_clean()
 
     def wake(self) -> None:
         """Something was given back, sent or failed: waiting writers look again."""

@@ -1,7 +1,8 @@
 """The bytes of one file that are on this host and, as far as dirty, nowhere else."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ class SpooledFile:
 
     `present`: the bytes that can be read here. `dirty`: those of them that the committed object
     does not have. `dropped`: bytes newer than the committed object that exist only as parts of
-    the unfinished upload; neither present nor dirty. `write_count` grows with every change of
+    the unfinished upload; neither present nor dirty. `published`: the same once a commit has
+    completed that upload early and then failed: they are only in that object. `write_count` grows with every change of
     content and is the stamp by which a sent part is known to be still right.
     `finished`: chunks whose last byte was just written; the uploader takes them out.
     `failure`: why the upload will not go on (raised to writers that wait for room), or None.
@@ -38,9 +40,13 @@ class SpooledFile:
         self.present = Extents()
         self.dirty = Extents()
         self.dropped = Extents()
+        self.published = Extents()
         self.write_count = 0
         self.finished: list[int] = []
         self.failure: Exception | None = None
+        # Clean bytes are not given up under pressure: their object is gone or about to go.
+        self.keep_clean = False
+        self.readers = 0  # see `reading`
         self.on_close: Callable[[], None] | None = None  # set by the uploader
         self._spool = spool
         self._pool = spool.pool
@@ -55,7 +61,7 @@ class SpooledFile:
     @property
     def unsaved(self) -> bool:
         """Whether anything here is newer than the committed object."""
-        return bool(self.dirty) or bool(self.dropped)
+        return bool(self.dirty or self.dropped or self.published)
 
     # -- writing
 
@@ -86,9 +92,10 @@ class SpooledFile:
         end = offset + len(view)
         while True:
             missing = [
-                (max(a, low), min(b, high))
+                (low, high)
                 for a, b in self.present.gaps(offset, end)
-                for low, high in self.dropped.gaps(a, b)
+                for c, d in self.dropped.gaps(a, b)
+                for low, high in self.published.gaps(c, d)
             ]
             if not missing:
                 return
@@ -172,8 +179,9 @@ class SpooledFile:
         self.present.add(start, end)
         if dirty:
             self.dirty.add(start, end)
-            if self.dropped:
+            if self.dropped or self.published:
                 self.dropped.remove(start, end)
+                self.published.remove(start, end)
             if self._rewritten is not None:
                 self._rewritten.add(start, end)
             if end - base == self._chunk_size:
@@ -181,6 +189,16 @@ class SpooledFile:
         return True
 
     # -- reading
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While inside, pressure takes none of the bytes that are present: for readers that await
+        between a look at `present` and `read`."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes [offset, offset + length), which must be present."""
@@ -253,7 +271,7 @@ class SpooledFile:
             self._release(index)
         for index in [index for index in self._stamps if index >= beyond]:
             del self._stamps[index]
-        for extents in (self.present, self.dirty, self.dropped, self._rewritten):
+        for extents in (self.present, self.dirty, self.dropped, self.published, self._rewritten):
             if extents is not None:
                 extents.truncate(size)
         self.finished = [index for index in self.finished if index < beyond]
@@ -292,7 +310,7 @@ class SpooledFile:
         self.closed = True
         for index in tuple(self._chunks):
             self._release(index)
-        for extents in (self.present, self.dirty, self.dropped):
+        for extents in (self.present, self.dirty, self.dropped, self.published):
             extents.clear()
         self._spool.files.discard(self)
         if self.on_close is not None:
@@ -324,6 +342,13 @@ class SpooledFile:
         del snapshot
         assert self._rewritten is not None
         self.dirty, self._rewritten = self._rewritten, None
+        self.dropped.clear()
+        self.published.clear()
+
+    def was_published(self) -> None:
+        """The unfinished upload was completed in the middle of a commit."""
+        for start, end in self.dropped:
+            self.published.add(start, end)
         self.dropped.clear()
 
     def commit_failed(self, snapshot: CommitSnapshot) -> None:

@@ -59,7 +59,7 @@ class Uploader:
     def _forget(self, file: SpooledFile) -> None:
         """A closed file needs no upload any more."""
         upload = self._uploads.pop(file, None)
-        if upload is not None and upload.key is not None and self.nursery is not None:
+        if upload is not None and upload.active and self.nursery is not None:
             self.nursery.start_soon(upload.abort_quietly)
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -133,7 +133,7 @@ class Uploader:
         if not candidates:
             return False
         _, upload, number = min(candidates, key=lambda candidate: candidate[0])
-        upload.drop(number)
+        upload.table.drop(number)
         return True
 
     def _ask_to_publish(self, uploads: list[FileUpload]) -> None:
@@ -145,5 +145,5 @@ class Uploader:
         if self._asked == (largest, self.progress_at):
             return  # asked already, and nothing has moved since
         self._asked = (largest, self.progress_at)
-        log.warning("the spool is full: %r is published before it is closed", largest.wanted_key)
+        log.warning("the spool is full: %r is published before it is closed", largest.name)
         self.on_early_publish(largest)
