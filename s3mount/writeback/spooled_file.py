@@ -30,8 +30,9 @@ class SpooledFile:
     `present`: the bytes that can be read here. `dirty`: those of them that the committed object
     does not have. `dropped`: bytes newer than the committed object that exist only as parts of
     the unfinished upload; neither present nor dirty. `published`: the same once a commit has
-    completed that upload early and then failed: they are only in that object. `write_count` grows with every change of
-    content and is the stamp by which a sent part is known to be still right.
+    completed that upload early and then failed: they are only in that object.
+    `write_count` grows with every change of content: the stamp by which a sent part is known
+    to be still right.
     `finished`: chunks whose last byte was just written; the uploader takes them out.
     `failure`: why the upload will not go on (raised to writers that wait for room), or None.
     """
