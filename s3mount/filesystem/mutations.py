@@ -174,7 +174,8 @@ class Mutations:
     def attributes(self, inode: Inode, *, after: Intent | None = None) -> Intent | None:
         """The inode's attributes changed; None if they ride in what is to be sent anyway."""
         file = self.state.open_files.get(inode.number)
-        if file is not None and (file.dirty or file.put is not None) and file.put is not after:
+        sent_after = file is not None and (file.dirty or file.put is not None)
+        if file is not None and sent_after and (after is None or file.put is not after):
             return file.put
         waiting = self.waiting(inode)
         if waiting is not None and waiting is not after:
