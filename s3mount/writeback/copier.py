@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -18,6 +19,7 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
+from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
 
@@ -81,27 +83,27 @@ class Copier:
         )
 
     async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
-        step = max(self._config.copy_part_size, -(-info.size // self._config.max_parts), 5 * MIB)
+        config = self._config
+        step = max(
+            config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size
+        )
         upload_id = await self._store.create_upload(target, headers)
         parts: dict[int, Part] = {}
-        limiter = trio.CapacityLimiter(PARALLEL_PARTS)
 
         async def one(number: int, start: int) -> None:
-            async with limiter:
-                parts[number] = await self._store.upload_part_copy(
-                    target,
-                    upload_id,
-                    number,
-                    info.key,
-                    start,
-                    min(step, info.size - start),
-                    source_etag=info.etag,
-                )
+            parts[number] = await self._store.upload_part_copy(
+                target,
+                upload_id,
+                number,
+                info.key,
+                start,
+                min(step, info.size - start),
+                source_etag=info.etag,
+            )
 
+        starts = enumerate(range(0, info.size, step), 1)
         try:
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                for number, start in enumerate(range(0, info.size, step), 1):
-                    nursery.start_soon(one, number, start)
+            await all_of([partial(one, *start) for start in starts], PARALLEL_PARTS)
             return await self._store.complete_upload(
                 target,
                 upload_id,

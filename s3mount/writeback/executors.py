@@ -5,6 +5,7 @@ All of them are idempotent: carried out twice in a row they leave the bucket as 
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -19,6 +20,7 @@ from s3mount.store.base import (
 )
 from s3mount.writeback.copier import PARTS_FROM, Copier
 from s3mount.writeback.intents import Intent, Kind
+from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
 
@@ -150,18 +152,14 @@ class Executors:
         moved: dict[str, str] = {}
         copied = intent.copied = {}
         while fresh := await self._tree(source, moved):
-            limiter = trio.CapacityLimiter(TREE_COPIES)
 
-            async def one(item: ListedObject, limiter: trio.CapacityLimiter) -> None:
-                async with limiter:
-                    new_key = target + item.key[len(source) :]
-                    result = await self._copy_below(item, new_key)
-                    if result is not None:
-                        copied[new_key] = (result, item.size)
+            async def one(item: ListedObject) -> None:
+                new_key = target + item.key[len(source) :]
+                result = await self._copy_below(item, new_key)
+                if result is not None:
+                    copied[new_key] = (result, item.size)
 
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
-                for item in fresh:
-                    nursery.start_soon(one, item, limiter)
+            await all_of([partial(one, item) for item in fresh], TREE_COPIES)
             moved.update({item.key: item.etag for item in fresh})
         if intent.on_copied is not None:
             intent.on_copied(intent, None)

@@ -1,0 +1,333 @@
+"""Ruling 10's hazards: changes that follow each other faster than they reach the bucket."""
+
+import os
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import FilesystemError
+from s3mount.store.memory import MemoryStore
+from tests.model.bucket import contents, files, leftovers, permissions, requests
+from tests.model.mounted import Client, mounted
+
+ONE, TWO, THREE = b"one " * 500, b"two", b"three" * 3000
+MINUTE = 60.0
+
+
+@pytest.fixture(params=range(3))
+def shuffle(request: pytest.FixtureRequest) -> random.Random:
+    """Intents that may start together start in any order."""
+    return random.Random(request.param)
+
+
+@pytest.fixture
+async def client(
+    store: MemoryStore, config: MountConfig, shuffle: random.Random
+) -> AsyncIterator[Client]:
+    async with mounted(store, config, shuffle) as client:
+        yield client
+
+
+async def settled(client: Client, store: MemoryStore) -> None:
+    """All is sent, and nothing is left over."""
+    for handle in list(client.handles):
+        await client.close(handle)
+    assert not await client.fs.drain(MINUTE)
+    await trio.sleep(0.1)
+    assert leftovers(client.fs, store) == []
+
+
+async def test_a_file_renamed_and_its_old_name_made_again(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.write("a", ONE)
+    await client.rename("a", "b")
+    await client.write("a", TWO)
+    assert (await client.read("a"), await client.read("b")) == (TWO, ONE)
+    await settled(client, store)
+    assert contents(store) == {"a": TWO, "b": ONE}
+
+
+async def test_an_unlinked_name_made_again_with_o_excl(client: Client, store: MemoryStore) -> None:
+    await client.write("a", ONE)
+    await client.unlink("a")
+    handle = await client.create("a", os.O_WRONLY | os.O_EXCL)
+    await client.fs.write(handle, 0, TWO)
+    await client.close(handle)
+    assert await client.read("a") == TWO
+    await settled(client, store)
+    assert contents(store) == {"a": TWO}
+
+
+async def test_two_names_swapped_through_a_third(client: Client, store: MemoryStore) -> None:
+    await client.write("a", ONE)
+    await client.write("b", TWO)
+    await client.rename("a", "c")
+    await client.rename("b", "a")
+    await client.rename("c", "b")
+    assert (await client.read("a"), await client.read("b")) == (TWO, ONE)
+    await settled(client, store)
+    assert contents(store) == {"a": TWO, "b": ONE}
+
+
+async def test_a_chain_of_renames_within_the_delay_is_one_copy(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.write("a", ONE)
+    before = store.counts()
+    await client.rename("a", "b")
+    await client.rename("b", "c")
+    await client.rename("c", "d")
+    assert await client.ls() == ["d"]
+    await settled(client, store)
+    assert contents(store) == {"d": ONE}
+    assert requests(before, store.counts())["CopyObject"] == 1
+
+
+async def test_a_rename_there_and_back_changes_nothing(client: Client, store: MemoryStore) -> None:
+    await client.write("a", ONE)
+    await client.rename("a", "b")
+    await client.rename("b", "a")
+    assert await client.read("a") == ONE
+    await settled(client, store)
+    assert contents(store) == {"a": ONE}
+
+
+async def test_new_files_in_a_renamed_directory_and_in_its_old_name(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d")
+    await client.write("d/f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    await client.rename("d", "e")
+    await client.write("e/new", TWO)
+    await client.mkdir("d")
+    await client.write("d/f", THREE)
+    assert await client.ls("e") == ["f", "new"]
+    assert await client.ls("d") == ["f"]
+    assert (await client.read("e/f"), await client.read("d/f")) == (ONE, THREE)
+    await settled(client, store)
+    assert files(store) == {"e/f": ONE, "e/new": TWO, "d/f": THREE}
+
+
+async def test_nested_directories_renamed_one_after_the_other(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("a")
+    await client.mkdir("a/b")
+    await client.mkdir("a/b/c")
+    await client.write("a/b/c/f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    await client.rename("a/b/c", "a/b/x")
+    await client.rename("a/b", "y")
+    await client.rename("a", "y/z")
+    await client.write("y/x/g", TWO)
+    assert await client.read("y/x/f") == ONE
+    assert await client.ls("y") == ["x", "z"]
+    await settled(client, store)
+    assert contents(store) == {"y/": b"", "y/x/": b"", "y/z/": b"", "y/x/f": ONE, "y/x/g": TWO}
+
+
+async def test_a_renamed_file_unlinked_before_its_copy(client: Client, store: MemoryStore) -> None:
+    await client.write("a", ONE)
+    await client.rename("a", "b")
+    await client.unlink("b")
+    assert await client.ls() == []
+    await settled(client, store)
+    assert contents(store) == {}
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+async def test_a_file_replaced_by_a_rename_while_it_is_read(
+    client: Client, store: MemoryStore, foreign: bool
+) -> None:
+    if foreign:
+        store.put_foreign("old", THREE)
+    else:
+        await client.write("old", THREE)
+    await client.write("new", ONE)
+    reader = await client.open("old")
+    assert await client.fs.read(reader, 0, 10) == THREE[:10]
+    await client.rename("new", "old")
+    assert await client.read("old") == ONE
+    assert await client.read_all(reader) == THREE
+    assert not await client.fs.drain(MINUTE)
+    assert contents(store) == {"old": ONE}
+    assert await client.read_all(reader) == THREE
+    await settled(client, store)
+
+
+async def test_a_directory_removed_made_again_and_filled(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d")
+    await client.write("d/old", ONE)
+    assert not await client.fs.drain(MINUTE)
+    await client.unlink("d/old")
+    await client.rmdir("d")
+    await client.mkdir("d", 0o700)
+    await client.write("d/new", TWO)
+    assert await client.ls("d") == ["new"]
+    await settled(client, store)
+    assert contents(store) == {"d/": b"", "d/new": TWO}
+    assert permissions(store, "d/") == 0o700
+
+
+async def test_an_implied_directory_outlives_its_last_child(
+    client: Client, store: MemoryStore
+) -> None:
+    store.put_foreign("d/f", ONE)
+    await client.unlink("d/f")
+    assert await client.ls() == ["d"]
+    assert await client.ls("d") == []
+    await settled(client, store)
+    assert contents(store) == {"d/": b""}
+
+
+async def test_an_implied_directory_outlives_the_move_of_its_last_child(
+    client: Client, store: MemoryStore
+) -> None:
+    store.put_foreign("d/f", ONE)
+    await client.rename("d/f", "f")
+    await settled(client, store)
+    assert contents(store) == {"d/": b"", "f": ONE}
+
+
+async def test_what_is_made_and_removed_within_the_delay_sends_nothing(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.ls()
+    before = store.counts()
+    await client.mkdir("d")
+    handle = await client.create("d/f")
+    await client.fs.write(handle, 0, ONE)
+    await client.unlink("d/f")
+    await client.release(handle)
+    await client.rmdir("d")
+    await settled(client, store)
+    assert requests(before, store.counts()) == {}
+
+
+async def test_attributes_and_rename_together_are_one_copy(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.write("a", ONE)
+    before = store.counts()
+    await client.setattr("a", mode=0o600)
+    await client.setattr("a", uid=7, gid=8)
+    await client.setattr("a", mtime_ns=123_456_789)
+    await client.rename("a", "b")
+    await settled(client, store)
+    assert contents(store) == {"b": ONE}
+    metadata = store.objects["b"].metadata
+    assert (metadata["uid"], metadata["gid"], metadata["mtime"]) == ("7", "8", "0.123456789")
+    assert permissions(store, "b") == 0o600
+    counted = requests(before, store.counts())
+    assert counted.pop("CopyObject") == 1
+    assert set(counted) <= {"HeadObject", "DeleteObject"}
+    assert max(counted.values()) == 1
+
+
+async def test_many_deletes_are_one_request(client: Client, store: MemoryStore) -> None:
+    for number in range(20):
+        store.put_foreign(f"f{number}", ONE)
+    await client.ls()
+    before = store.counts()
+    for number in range(20):
+        await client.unlink(f"f{number}")
+    assert await client.ls() == []
+    await settled(client, store)
+    assert contents(store) == {}
+    counted = requests(before, store.counts())
+    assert counted["DeleteObjects"] == 1
+    assert "DeleteObject" not in counted
+
+
+async def test_a_file_open_for_writing_is_sent_under_its_new_name(
+    client: Client, store: MemoryStore
+) -> None:
+    handle = await client.create("a")
+    await client.fs.write(handle, 0, THREE)
+    await client.rename("a", "b")
+    await client.fs.write(handle, len(THREE), ONE)
+    await client.close(handle)
+    assert await client.ls() == ["b"]
+    await settled(client, store)
+    assert contents(store) == {"b": THREE + ONE}
+
+
+async def test_an_unlinked_file_is_read_and_written_on_by_its_handles(
+    client: Client, store: MemoryStore
+) -> None:
+    store.put_foreign("a", THREE)
+    handle = await client.open("a", os.O_RDWR)
+    await client.unlink("a")
+    await client.fs.write(handle, 3, b"XYZ")
+    assert not await client.fs.drain(MINUTE)
+    assert await client.read_all(handle) == THREE[:3] + b"XYZ" + THREE[6:]
+    assert await client.ls() == []
+    await settled(client, store)
+    assert contents(store) == {}
+
+
+async def test_a_directory_renamed_while_a_file_in_it_is_written(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d")
+    store.put_foreign("d/old", TWO)
+    handle = await client.create("d/f")
+    await client.fs.write(handle, 0, THREE)
+    await client.rename("d", "e")
+    await client.fs.write(handle, len(THREE), ONE)
+    await client.close(handle)
+    await settled(client, store)
+    assert contents(store) == {"e/": b"", "e/f": THREE + ONE, "e/old": TWO}
+
+
+async def test_a_rename_of_a_directory_over_an_empty_one(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d", 0o711)
+    await client.write("d/f", ONE)
+    await client.mkdir("e", 0o700)
+    assert not await client.fs.drain(MINUTE)
+    await client.rename("d", "e")
+    await settled(client, store)
+    assert contents(store) == {"e/": b"", "e/f": ONE}
+    assert permissions(store, "e/") == 0o711
+
+
+async def test_a_file_may_take_the_name_of_a_removed_directory(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d")
+    await client.write("d/f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    await client.unlink("d/f")
+    await client.rmdir("d")
+    await client.write("d", TWO)
+    assert await client.ls() == ["d"]
+    await settled(client, store)
+    assert contents(store) == {"d": TWO}
+
+
+async def test_a_directory_may_take_the_name_of_an_unlinked_file(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.write("d", ONE)
+    await client.unlink("d")
+    await client.mkdir("d")
+    await client.write("d/f", TWO)
+    await settled(client, store)
+    assert contents(store) == {"d/": b"", "d/f": TWO}
+
+
+async def test_a_full_directory_is_not_removed(client: Client, store: MemoryStore) -> None:
+    store.put_foreign("d/f", ONE)
+    with pytest.raises(FilesystemError, match="ENOTEMPTY"):
+        await client.rmdir("d")
+    await settled(client, store)
+    assert contents(store) == {"d/f": ONE}
