@@ -71,8 +71,11 @@ class Mutations:
             if file.sent >= wanted:
                 break
         intent = self.last(file.inode)
-        if intent is not None and not file.inode.detached:
+        while intent is not None and not file.inode.detached:
             await self.wait([intent])
+            if intent.state is not IntentState.CANCELLED:
+                break
+            intent = self.last(file.inode)  # a newer one that does its work as well
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -330,6 +333,10 @@ class Mutations:
         if inode.version is None and (file is None or file.put is None):
             return None
         intent = Intent(kind=Kind.COPY, key=new_key, source=old_key, replaces=replaces)
+        if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
+            # The copy takes the attributes along.
+            self.state.queue.cancel(waiting)
+            intent.attributes = inode.attributes
         intent.on_start = lambda _: self._fill_in(inode, intent)
         intent.on_copied = lambda _, result: (
             None if result is None else self._repin(inode, new_key, result)
