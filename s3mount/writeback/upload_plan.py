@@ -186,7 +186,8 @@ def _publish_first(
     state: FileState, schedule: PartSchedule, limits: PlanLimits, use_copies: bool
 ) -> PublishFirst:
     """All the parts that hold dropped bytes as they are, the rest as in any plan."""
-    top = schedule.bounds(schedule.slot_of(state.dropped.end - 1))[1]
+    # The old base is gone then: all that still shows of it has to be in.
+    top = max(schedule.bounds(schedule.slot_of(state.dropped.end - 1))[1], state.visible)
     if not limits.complete_subset:
         top = max(top, *(end for _, end in state.on_server.values()))
     steps: list[Step] = []
