@@ -16,13 +16,14 @@ from s3mount.cli.asking import fail
 from s3mount.cli.mount import complain
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.core.errors import ConfigurationError
-from s3mount.fuse.mountpoint import find_mount, resolve, unmount
+from s3mount.fuse.mountpoint import find_mount, resolve
 
 BUCKET = "demo"
-TEXT = b"Written with echo, read back over HTTP.\n"
+TEXT = b"Written to a file, read back over HTTP.\n"
 START_TIMEOUT = 60.0
-# moto asks for none, but requests are signed all the same.
+# moto checks no signature, but that there is one.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}
+SIGNATURE = "AWS demo:unchecked"
 
 
 @click.command()
@@ -40,19 +41,22 @@ def demo(directory: str | None, check: bool, serve: bool) -> None:
     path = resolve(Path(directory or tempfile.mkdtemp(prefix="s3mount-demo-")))
     if find_mount(path) is not None:
         fail(f"{path} is mounted already; end that first: {_command()} umount {path}")
+    service = None
     try:
         path.mkdir(parents=True, exist_ok=True)
-        endpoint = _start(path)
+        service, endpoint = _start(path)
         verified = _show(path, endpoint)
-        if check:
-            _end(path)
-    except (ConfigurationError, OSError) as error:
-        fail(str(error))
-    if check:
-        if created:
+    except (ConfigurationError, OSError, NoMount, Refused) as error:
+        complain(str(error))
+        verified = False
+    if check or not verified:
+        ended = _end(path, service)
+        if created and ended:
             path.rmdir()
         if not verified:
-            fail("the object was not what the file was")
+            fail("the demo failed: the object is not what the file was")
+        if not ended:
+            fail(f"{path} could not be unmounted")
         click.echo("All as it should be; unmounted.")
         return
     click.echo(f"\nThe bucket is mounted on {path}. Play with it: cp, vim, git, rsync ...")
@@ -65,8 +69,8 @@ def _command() -> str:
     return called if called.endswith("s3mount") and os.sep in called else "s3mount"
 
 
-def _start(path: Path) -> str:
-    """Starts service and mount in a process of their own; returns the service's URL."""
+def _start(path: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """Starts service and mount in a process of their own; returns it and the service's URL."""
     click.echo("Starting an S3 service in memory, and mounting its bucket ...")
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
@@ -82,7 +86,7 @@ def _start(path: Path) -> str:
             child.wait()
             errors.seek(0)
             raise ConfigurationError(errors.read().decode().strip() or "the demo did not start")
-    return line
+    return child, line
 
 
 def _serve(path: Path) -> int:
@@ -133,7 +137,7 @@ def _wait_for(path: Path, mount: subprocess.Popen[bytes]) -> bool:
 
 def _request(method: str, url: str) -> tuple[dict[str, str], bytes]:
     """Straight to the service, past the mount: what is really in the bucket."""
-    request = urllib.request.Request(url, method=method)
+    request = urllib.request.Request(url, method=method, headers={"Authorization": SIGNATURE})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return {name.lower(): value for name, value in answer.headers.items()}, answer.read()
 
@@ -157,7 +161,7 @@ def _show(path: Path, endpoint: str) -> bool:
     table.add_row("size", str(found.st_size), headers.get("content-length", ""))
     table.add_row("mode", f"{found.st_mode:o} (octal)", headers.get("x-amz-meta-mode", ""))
     table.add_row("owner", str(found.st_uid), headers.get("x-amz-meta-uid", ""))
-    table.add_row("modified", f"{found.st_mtime_ns / 1e9:.9f}", headers.get("x-amz-meta-mtime", ""))
+    table.add_row("modified", _seconds(found.st_mtime_ns), headers.get("x-amz-meta-mtime", ""))
     table.add_row("type", "", headers.get("content-type", ""))
     Console(highlight=False).print(table)
     return (
@@ -168,11 +172,16 @@ def _show(path: Path, endpoint: str) -> bool:
     )
 
 
-def _end(path: Path) -> None:
-    """Sends, unmounts and waits for the mount's process."""
-    ask(path, "drain")
-    unmount(path)
-    try:
-        ask(path, "watch")
-    except NoMount:
-        return
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
+
+
+def _end(path: Path, service: subprocess.Popen[bytes] | None) -> bool:
+    """Sends, unmounts, and waits for the end of the processes."""
+    if find_mount(path) is not None:
+        command = [sys.executable, "-m", "s3mount", "umount", str(path)]
+        if subprocess.run(command, check=False).returncode != 0:
+            return False
+    if service is not None:
+        service.wait(timeout=START_TIMEOUT)
+    return True

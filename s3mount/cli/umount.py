@@ -1,6 +1,7 @@
 """`s3mount umount MOUNTPOINT`: sends what is pending, then unmounts."""
 
-import sys
+import os
+import select
 from pathlib import Path
 
 import click
@@ -10,6 +11,8 @@ from s3mount.cli.mount import complain
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.core.errors import ConfigurationError
 from s3mount.fuse.mountpoint import FUSE_TYPE, find_mount, is_dead, resolve, unmount
+
+END_TIMEOUT = 30.0  # of a process that has sent everything and closed its control socket
 
 
 @click.command("umount")
@@ -24,13 +27,15 @@ def umount(mountpoint: str, force: bool) -> None:
     if entry.kind != FUSE_TYPE:
         fail(f"{path} is mounted by something else ({entry.kind}); use umount")
     try:
-        if not force and not is_dead(path):
+        dead = is_dead(path)
+        process = None if force or dead else _process(path)
+        if not force and not dead:
             _drain(path)
-        unmount(path, lazy=is_dead(path))
+        unmount(path, lazy=dead)
     except ConfigurationError as error:
         fail(str(error))
-    if not force:
-        sys.exit(_wait_for_end(path))
+    if process is not None:
+        _wait_for_end(path, process)
 
 
 def _drain(path: Path) -> None:
@@ -51,15 +56,22 @@ def _drain(path: Path) -> None:
         )
 
 
-def _wait_for_end(path: Path) -> int:
+def _process(path: Path) -> int | None:
+    """A descriptor that becomes readable when the mount's process ends."""
+    try:
+        return os.pidfd_open(ask(path, "status")["pid"])
+    except (NoMount, Refused, TimeoutError, OSError):
+        return None
+
+
+def _wait_for_end(path: Path, process: int) -> None:
     """Handles closed since are sent now; returns when the process is gone."""
     try:
         ask(path, "watch", progress=show_progress)
     except (NoMount, Refused):
-        return 0
+        select.select([process], [], [], END_TIMEOUT)
     except TimeoutError as error:
-        complain(str(error))
-        return 1
+        fail(str(error))
     finally:
         end_progress()
-    return 0
+        os.close(process)

@@ -116,7 +116,7 @@ def test_allow_other_needs_the_systems_consent(
     settings = Settings(kernel_options=["allow_other"])
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setattr("s3mount.cli.settings._user_allow_other", lambda: False)
-    with pytest.raises(ConfigurationError, match="user_allow_other in /etc/fuse.conf"):
+    with pytest.raises(ConfigurationError, match=r"user_allow_other in /etc/fuse\.conf"):
         fuse_options(settings)
     monkeypatch.setattr("s3mount.cli.settings._user_allow_other", lambda: True)
     assert "allow_other" in fuse_options(settings)

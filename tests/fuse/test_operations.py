@@ -174,7 +174,7 @@ async def test_failures_of_parallel_tasks_are_answered_with_the_expected_one() -
 async def test_cancellation_is_not_mistaken_for_a_failure() -> None:
     ops, _ = operations()
 
-    async def forever(number: int) -> None:
+    async def forever(handle: int) -> None:
         await trio.sleep_forever()
 
     ops._filesystem.flush = forever  # type: ignore[method-assign]
