@@ -32,7 +32,6 @@ class Mutations:
         self.state = state
         self._last: dict[int, Intent] = {}  # the newest unfinished intent of an inode, by number
         self._pins: dict[Intent, list[Pin]] = {}
-        self._places: dict[Intent, list[Place]] = {}
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -181,7 +180,7 @@ class Mutations:
         if file is not None and sent_after and (after is None or file.put is not after):
             return file.put
         waiting = self.waiting(inode)
-        if waiting is not None and waiting is not after:
+        if waiting is not None and waiting is not after and waiting.kind is not Kind.RENAME_TREE:
             if waiting.kind is Kind.COPY:
                 waiting.attributes = inode.attributes
             return waiting
@@ -205,7 +204,7 @@ class Mutations:
     def marker(self, inode: Inode) -> Intent:
         """The directory's marker object, with the attributes it has when the intent starts."""
         waiting = self.waiting(inode)
-        if waiting is not None:
+        if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
             return waiting
         key = self._marker_key(inode)
         self._supersede_delete(key)
@@ -280,14 +279,14 @@ class Mutations:
     # -- names ---------------------------------------------------------------------------------
 
     def delete(
-        self, inode: Inode, keys: Sequence[str], places: Sequence[Place], *, deferred: bool = False
+        self, inode: Inode, key: str, places: Sequence[Place], *, deferred: bool = False
     ) -> Intent:
-        """The objects of an inode that was just detached from `places`.
+        """The objects of an inode that is detached from `places`.
 
         `deferred`: a handle still reads them; it starts when that is closed, or somebody waits.
         """
-        legacy = _legacy_markers(inode, keys[0]) if inode.directory is not None else ()
-        intent = Intent(kind=Kind.DELETE, key=keys[0], also_delete=(*keys[1:], *legacy))
+        legacy = _legacy_markers(inode, key) if inode.directory is not None else ()
+        intent = Intent(kind=Kind.DELETE, key=key, also_delete=legacy)
         if inode.version is not None:
             intent.source_etag = inode.version.etag
         intent.on_failed = lambda _, error: self._namespace_failed(
@@ -295,26 +294,32 @@ class Mutations:
         )
         return self._add(inode, intent, *places, delay=NEVER if deferred else self._delay)
 
-    def drop(self, inode: Inode) -> tuple[list[str], list[Place]]:
-        """Cancels what has not started for an inode that goes away.
+    def remove(self, inode: Inode, *, overwritten: bool, reading: bool) -> Intent | None:
+        """The inode goes away: its objects do, and what has not started for it is dropped.
 
-        Returns the keys that hold objects of it all the same, and the names to be kept from
-        coming back while these are deleted.
+        To be called just before it is detached. `overwritten`: a rename is about to put another
+        object under its key, which is not deleted then. `reading`: a handle still reads it.
         """
         key = self._key(inode) if inode.directory is None else self._marker_key(inode)
         waiting, last = self.waiting(inode), self.last(inode)
-        places = list(place_of(inode))
-        remote = inode.version is not None or (last is not None and last is not waiting)
-        if waiting is None:
-            return ([key] if remote else []), places
-        keys = [key] if waiting.kind is not Kind.COPY and (remote or waiting.replaces) else []
-        if waiting.kind is Kind.COPY and waiting.source is not None:
-            keys = [waiting.source, *([key] if waiting.replaces else [])]
-            places += self._places.get(waiting, [])
-        if waiting.kind is Kind.RENAME_TREE:
-            return [key], places  # it runs first: the directory is empty, but for its marker
-        self.state.queue.cancel(waiting)
-        return keys, places
+        file = self.state.open_files.get(inode.number)
+        if waiting is not None and waiting.kind is Kind.COPY and waiting.source is not None:
+            keys = [waiting.source]
+            if waiting.replaces and not overwritten:
+                keys.append(waiting.key)
+            self.state.queue.become_delete(waiting, keys, defer=reading)
+            return waiting
+        exists = (
+            inode.version is not None
+            or (last is not None and last is not waiting)
+            or (waiting is not None and (waiting.replaces or waiting.kind is Kind.RENAME_TREE))
+            or (file is not None and file.replaces)
+        )
+        if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
+            self.state.queue.cancel(waiting)
+        if not exists or overwritten:
+            return None
+        return self.delete(inode, key, place_of(inode), deferred=reading)
 
     def move(
         self, inode: Inode, old_key: str, new_key: str, old_place: Place, *, replaces: bool
@@ -333,6 +338,10 @@ class Mutations:
         if inode.version is None and (file is None or file.put is None):
             return None
         intent = Intent(kind=Kind.COPY, key=new_key, source=old_key, replaces=replaces)
+        if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
+            # chmod, chown, utimens, rename: one copy.
+            self.state.queue.cancel(waiting)
+            intent.attributes = inode.attributes
         if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
             # The copy takes the attributes along.
             self.state.queue.cancel(waiting)
@@ -448,7 +457,6 @@ class Mutations:
                 del self._last[number]
             for pin in self._pins.pop(done, ()):
                 pin.release()
-            self._places.pop(done, None)
             if before is not None:
                 before(done)
 
@@ -457,7 +465,6 @@ class Mutations:
         return self.state.queue.add(intent, delay=delay)
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:
-        self._places.setdefault(intent, []).extend(places)
         pins = self._pins.setdefault(intent, [])
         pins.extend(self.state.namespace.pin(parent, name) for parent, name in places)
 

@@ -182,21 +182,13 @@ class Names:
 
         `overwritten`: a rename puts another object under its key, which is not deleted then.
         """
-        namespace = self.state.namespace
-        key = namespace.key(inode)
         file = self.state.open_files.get(inode.number)
-        keys, places = self.mutations.drop(inode)
-        if file is not None and file.replaces and key not in keys:
-            keys.append(key)
-        namespace.detach(inode)
+        reading = file is not None and bool(file.handles) and file.needs_remote
+        intent = self.mutations.remove(inode, overwritten=overwritten, reading=reading)
+        self.state.namespace.detach(inode)
         if file is not None:
             self._detach_file(file)
-        if overwritten:
-            keys = [other for other in keys if other != key]
-        if not keys:
-            return None
-        reading = file is not None and bool(file.handles) and file.needs_remote
-        return self.mutations.delete(inode, keys, places, deferred=reading)
+        return intent
 
     def _detach_file(self, file: OpenFile) -> None:
         file.detached()

@@ -47,7 +47,10 @@ class Siblings:
         position = order.position.get(inode.number)
         if position is None:
             return
-        wanted = [order.files[i] for i in order.readahead.opened(position, len(order.files))]
+        wanted = [
+            order.files[i]
+            for i in order.readahead.opened(position, len(order.files), self.state.clock())
+        ]
         self._fetch([other for other in wanted if self._worth_it(other)])
 
     def _order(self, parent: Inode) -> _Order:

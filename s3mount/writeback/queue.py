@@ -65,6 +65,7 @@ class IntentQueue:
         self._link(intent, self._index.conflicts(intent))
         self._journal.record(intent)
         self._schedule(intent)
+        log.debug("#%d %s: added", intent.sequence, intent.describe())
         return intent
 
     def retarget(self, intent: Intent, *, key: str) -> bool:
@@ -90,6 +91,24 @@ class IntentQueue:
         self._journal.update(intent)
         self._schedule(intent)
         return True
+
+    def become_delete(self, intent: Intent, keys: list[str], *, defer: bool) -> None:
+        """What a WAITING rename was to move was removed: its keys are deleted in its place.
+
+        `keys` are among those it holds. It keeps its place in the order, for newer intents may
+        wait for it to free its source.
+        """
+        self._index.remove(intent)
+        intent.kind = Kind.DELETE
+        intent.source = None
+        intent.key, intent.also_delete = keys[0], tuple(keys[1:])
+        intent.on_start = intent.on_done = intent.on_copied = None
+        self._index.add(intent)
+        self._journal.update(intent)
+        if defer and not intent.blocks:
+            intent.not_before = float("inf")
+        elif intent.blocks:
+            self.hurry(intent)
 
     def cancel(self, intent: Intent) -> bool:
         """Drops a WAITING intent; those who wait for it see success. False: too late."""
@@ -225,6 +244,7 @@ class IntentQueue:
     def _begin(self, intent: Intent) -> None:
         intent.state = State.RUNNING
         self._running += 1
+        log.debug("#%d %s: starts", intent.sequence, intent.describe())
 
     async def _carry_out(self, intent: Intent) -> None:
         result: PutResult | None = None
@@ -288,6 +308,7 @@ class IntentQueue:
 
     def _finish(self, intent: Intent, state: State) -> None:
         intent.state = state
+        log.debug("#%d %s: %s", intent.sequence, intent.describe(), state.value)
         self.progress_at = trio.current_time()
         self._index.remove(intent)
         for other in intent.waits_for:
