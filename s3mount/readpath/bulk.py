@@ -6,10 +6,10 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.readpath.block_cache import BlockCache
-from s3mount.readpath.pinned_get import get_pinned
+from s3mount.readpath.getter import Getter
 from s3mount.readpath.readahead import Range
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import ObjectStore, StoreError
+from s3mount.store.base import StoreError
 
 Sink = Callable[[int, bytes], Awaitable[None]]
 
@@ -27,7 +27,7 @@ def cut(ranges: Sequence[Range], size: int) -> list[Range]:
 
 
 async def load_ranges(
-    store: ObjectStore,
+    getter: Getter,
     cache: BlockCache,
     remote: RemoteObject,
     pieces: Sequence[Range],
@@ -44,7 +44,7 @@ async def load_ranges(
     async def work(scope: trio.CancelScope) -> None:
         for start, end in left:
             try:
-                await _load(store, cache, remote, (start, end), sink)
+                await _load(getter, cache, remote, (start, end), sink)
             except (StoreError, FilesystemError) as error:
                 failure.append(error)
                 scope.cancel()
@@ -58,7 +58,7 @@ async def load_ranges(
 
 
 async def _load(
-    store: ObjectStore, cache: BlockCache, remote: RemoteObject, piece: Range, sink: Sink
+    getter: Getter, cache: BlockCache, remote: RemoteObject, piece: Range, sink: Sink
 ) -> None:
     start, end = piece
     version = cache.known(remote.identity)
@@ -68,6 +68,6 @@ async def _load(
         return
     await cache.reserve(end - start)
     try:
-        await sink(start, await get_pinned(store, remote, start, end))
+        await sink(start, await getter.pinned(remote, start, end))
     finally:
         cache.unreserve(end - start)

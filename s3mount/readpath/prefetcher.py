@@ -16,10 +16,10 @@ from s3mount.core.errors import FilesystemError
 from s3mount.readpath.background import Background
 from s3mount.readpath.block_cache import BlockCache, CachedVersion, Segment
 from s3mount.readpath.disk_cache import DiskCache
-from s3mount.readpath.pinned_get import get_pinned
+from s3mount.readpath.getter import Getter
 from s3mount.readpath.readahead import Range, Stream
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import ObjectStore, StoreError
+from s3mount.store.base import StoreError
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,14 +88,14 @@ class Prefetcher:
 
     def __init__(
         self,
-        store: ObjectStore,
+        getter: Getter,
         config: ReadConfig,
         cache: BlockCache,
         disk: DiskCache | None,
         background: Background,
     ) -> None:
         self.counts = FetchCounts()
-        self._store = store
+        self._getter = getter
         self._background = background
         self._cache = cache
         self._disk = disk
@@ -277,7 +277,7 @@ class Prefetcher:
         if data is not None:
             self.counts.from_disk_bytes += size
         else:
-            data = await get_pinned(self._store, fetch.remote, fetch.start, fetch.end)
+            data = await self._getter.pinned(fetch.remote, fetch.start, fetch.end)
             self.counts.fetches += 1
             self.counts.fetched_bytes += size
             if self._disk is not None:

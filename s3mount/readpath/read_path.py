@@ -11,6 +11,7 @@ from s3mount.readpath.background import Background
 from s3mount.readpath.block_cache import BlockCache
 from s3mount.readpath.bulk import Sink, cut, load_ranges
 from s3mount.readpath.disk_cache import DiskCache
+from s3mount.readpath.getter import Getter
 from s3mount.readpath.prefetcher import Prefetcher
 from s3mount.readpath.readahead import ReadaheadSizes
 from s3mount.readpath.reader import ObjectReader, Readers
@@ -40,14 +41,16 @@ class ReadPath:
         namespace: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self._getter = Getter(store)
         self._cache = BlockCache(config.memory_limit)
         self._disk: DiskCache | None = None
         if config.disk_dir is not None:
             self._disk = DiskCache(config.disk_dir, config.disk_limit, namespace)
         self._background = Background()
-        self._prefetcher = Prefetcher(store, config, self._cache, self._disk, self._background)
-        self._small = SmallObjects(store, self._cache, self._background, clock)
+        self._prefetcher = Prefetcher(
+            self._getter, config, self._cache, self._disk, self._background
+        )
+        self._small = SmallObjects(self._getter, self._cache, self._background, clock)
         # Half for what is read ahead, so that it does not push out itself.
         self._readers = Readers(config.memory_limit // 2)
         self._max_request = max(1, min(config.max_request, config.memory_limit // 4))
@@ -75,7 +78,7 @@ class ReadPath:
         async def keep(start: int, data: bytes) -> None:
             found[start] = data
 
-        await load_ranges(self._store, self._cache, remote, pieces, keep)
+        await load_ranges(self._getter, self._cache, remote, pieces, keep)
         if len(pieces) == 1:
             return found[offset]
         return b"".join(found[start] for start, _ in pieces)
@@ -86,7 +89,7 @@ class ReadPath:
         Pieces come in any order. Errors as ObjectReader.read, and those of the sink.
         """
         pieces = cut(present.gaps(0, remote.size), self._max_request)
-        await load_ranges(self._store, self._cache, remote, pieces, sink)
+        await load_ranges(self._getter, self._cache, remote, pieces, sink)
 
     # -- small objects
 

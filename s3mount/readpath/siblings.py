@@ -36,16 +36,16 @@ class SiblingReadahead:
         self._position = position
         pause = now - self._opened_at if now is not None and self._opened_at is not None else 0.0
         self._opened_at = now
-        if not known or not -SLACK <= step <= SLACK:
+        if not known or step < 0 or step > SLACK:  # elsewhere, or a pass that starts anew
             self._ahead = 0
             self._requested = position + 1
             return range(0)
-        if step <= 0:
+        if step == 0:
             return range(0)
         left = self._requested - position - 1
         if self._ahead and left > self._ahead // 2:
             return range(0)
-        most = self.window if pause <= 0 else min(self.window, int(BELIEVED * step / pause))
+        most = self.window if pause <= 0 else min(self.window, max(2, int(BELIEVED * step / pause)))
         self._ahead = min(max(2 * self._ahead, FIRST_WINDOW), most)
         start = max(self._requested, position + 1)
         stop = min(position + 1 + self._ahead, count)

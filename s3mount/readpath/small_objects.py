@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from s3mount.core.errors import FilesystemError
 from s3mount.readpath.background import Background
 from s3mount.readpath.block_cache import BlockCache
-from s3mount.store.base import GetResult, ObjectInfo, ObjectStore, StoreError
+from s3mount.readpath.getter import Getter
+from s3mount.store.base import GetResult, ObjectInfo, StoreError
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,14 +37,14 @@ class _Waiting:
 class SmallObjects:
     def __init__(
         self,
-        store: ObjectStore,
+        getter: Getter,
         cache: BlockCache,
         background: Background,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_info: Callable[[ObjectInfo], None] | None = None
         self.siblings = 0  # objects fetched ahead
-        self._store = store
+        self._getter = getter
         self._cache = cache
         self._background = background
         self._clock = clock
@@ -85,7 +87,7 @@ class SmallObjects:
             async with self._limiter:
                 waiting.result = await self._get(key, waiting.length)
             self.siblings += 1
-        except StoreError as error:
+        except (StoreError, FilesystemError) as error:
             _LOG.info("fetching ahead failed: %s", error)
         except Exception:
             _LOG.exception("fetching %r ahead failed unexpectedly", key)
@@ -104,7 +106,7 @@ class SmallObjects:
         await self._cache.reserve(length)
         reserved = length
         try:
-            result = await self._store.get(key, 0, length)
+            result = await self._getter.newest(key, length)
             info = result.info
             if result.data and info.etag:
                 version = self._cache.acquire((key, info.etag, info.size))

@@ -173,6 +173,13 @@ def test_siblings_read_in_order_are_each_fetched_once_before_their_turn() -> Non
     assert not late
 
 
+def test_a_second_pass_over_a_small_directory_fetches_ahead_again() -> None:
+    order = SiblingReadahead(32)
+    for _ in range(2):
+        fetched = [place for position in range(6) for place in order.opened(position, 6)]
+        assert fetched == [2, 3, 4, 5]
+
+
 def test_siblings_read_at_random_are_not_fetched_ahead() -> None:
     order = SiblingReadahead(32)
     places = Random(3).sample(range(10_000), 200)
