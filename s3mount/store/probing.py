@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from s3mount.store import base, integrity, results
+from s3mount.store.answers import version_id
 from s3mount.store.base import Capabilities, StoreError, WriteHeaders
 from s3mount.store.capabilities import Known
 from s3mount.store.headers import RequestHeaders
@@ -32,6 +33,7 @@ KEY_PREFIX = ".s3mount-probe-"
 _BODY = b"s3mount probes what this service honours; this object is deleted again"
 _WRONG_ETAG = "0" * 32
 _CLEANUP_SECONDS = 10.0
+_MOST_VERSIONS = 20  # more than the questions below can write
 _UNCLEAR = (base.AccessDenied, base.NoSuchBucket, base.QuotaExceeded, base.SlowDown)
 _LOST = (base.ConnectionLost, base.DeadlineExceeded)
 
@@ -79,7 +81,7 @@ class _Probing:
         self._headers = headers
         self._etag = ""
         self._written = False
-        self._versions: list[str] = []
+        self._versioned = False
         self._uploads: set[str] = set()
         self._checks_crc32c = False
 
@@ -101,7 +103,7 @@ class _Probing:
                 part_copy=part_copy,
                 checks_crc32c=self._checks_crc32c,
                 checks_md5=checks_md5,
-                versioned=bool(self._versions),
+                versioned=self._versioned,
                 complete_subset=complete_subset,
             ),
             quoted_if_match=quoted,
@@ -158,8 +160,7 @@ class _Probing:
     def _note_written(self, result: base.PutResult) -> None:
         self._written = True
         self._etag = result.etag
-        if result.version_id is not None:
-            self._versions.append(result.version_id)
+        self._versioned = self._versioned or result.version_id is not None
 
     # -- checksums, on parts of an upload that is aborted
 
@@ -345,10 +346,20 @@ class _Probing:
 
     async def _delete(self) -> None:
         """With every version that we made, so that nothing remains in a versioned bucket."""
-        for version in self._versions or [""]:
-            query = (("versionId", version),) if version else ()
-            request = Request("DeleteObject", "DELETE", self._key, query, self._headers.list())
-            await self._ask(request, lambda _: None)
+        if not self._versioned:
+            await self._delete_version("")
+            return
+        for _ in range(_MOST_VERSIONS):
+            request = Request("HeadObject", "HEAD", self._key, (), self._headers.read())
+            version = await self._ask(request, lambda answer: version_id(answer.headers) or "")
+            if isinstance(version, StoreError):  # the last one is gone
+                return
+            await self._delete_version(version)
+
+    async def _delete_version(self, version: str) -> None:
+        query = (("versionId", version),) if version else ()
+        request = Request("DeleteObject", "DELETE", self._key, query, self._headers.list())
+        await self._ask(request, lambda _: None)
 
     async def _ask(self, request: Request, parse: Callable[[Answer], T]) -> T | StoreError:
         """The refusal itself is an answer; raises it where it tells nothing."""
