@@ -21,7 +21,7 @@ class AttributeChanges:
 
     async def known(self, inode: Inode) -> Attributes:
         """The attributes as the bucket or this mount has them."""
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         local = inode.detached or (file is not None and (file.dirty or file.put is not None))
         if local and inode.attributes is not None:
             return inode.attributes

@@ -48,7 +48,7 @@ class Files:
         truncate = writable and bool(flags & os.O_TRUNC)
         if writable and self.state.config.read_only:
             raise FilesystemError(errno.EROFS)
-        if inode.number not in self.state.open_files:
+        if inode not in self.state.open_files:
             await self._confirm(inode, writable=writable, truncate=truncate)
             if inode.attributes is None:
                 await self.state.namespace.attributes(inode)
@@ -86,10 +86,10 @@ class Files:
             raise FilesystemError(errno.ESTALE, "replaced by another host")
 
     def _file(self, inode: Inode) -> OpenFile:
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         if file is None:
             file = OpenFile(self.state, inode, new=False)
-            self.state.open_files[inode.number] = file
+            self.state.open_files[inode] = file
         return file
 
     def _register(self, file: OpenFile, flags: int) -> int:
@@ -142,7 +142,7 @@ class Files:
         """
         if inode.directory is not None:
             raise FilesystemError(errno.EISDIR)
-        opened = self.state.open_files.get(inode.number)
+        opened = self.state.open_files.get(inode)
         if opened is None:
             await self._confirm(inode, writable=True, truncate=size == 0)
             if inode.attributes is None:
@@ -163,7 +163,7 @@ class Files:
         """The target is the object's body."""
         if inode.attributes is None or not stat.S_ISLNK(inode.attributes.mode):
             raise FilesystemError(errno.EINVAL)
-        file = self.state.open_files.get(inode.number) or OpenFile(self.state, inode, new=False)
+        file = self.state.open_files.get(inode) or OpenFile(self.state, inode, new=False)
         handle = FileHandle(file, os.O_RDONLY, self.state.readpath)
         try:
             return bytes(await file.read(handle, 0, file.size))

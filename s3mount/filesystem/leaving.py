@@ -86,7 +86,7 @@ class Leaving:
         """What this mount holds for `path` and the bucket does not have is given up."""
         inode = self._find(path)
         given_up: list[str] = []
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         intents = {*(self.mutations.of_file(file) if file is not None else [])}
         last = self.mutations.last(inode)
         if last is not None:

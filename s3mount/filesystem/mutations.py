@@ -30,17 +30,18 @@ class Mutations:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self._last: dict[int, Intent] = {}  # the newest unfinished intent of an inode, by number
+        # The newest unfinished intent of an inode (numbers are given anew, inodes are not).
+        self._last: dict[Inode, Intent] = {}
         self._pins: dict[Intent, list[Pin]] = {}
 
     # -- looking -------------------------------------------------------------------------------
 
     def last(self, inode: Inode) -> Intent | None:
-        return self._last.get(inode.number)
+        return self._last.get(inode)
 
     def waiting(self, inode: Inode) -> Intent | None:
         """The inode's intent that has not started: what it will do can still be changed."""
-        intent = self._last.get(inode.number)
+        intent = self._last.get(inode)
         return intent if intent is not None and intent.state is IntentState.WAITING else None
 
     def of_file(self, file: OpenFile) -> list[Intent]:
@@ -166,8 +167,8 @@ class Mutations:
 
     def close(self, file: OpenFile) -> None:
         """No handle and nothing unsent: forget the file's state."""
-        if self.state.open_files.get(file.inode.number) is file:
-            del self.state.open_files[file.inode.number]
+        if self.state.open_files.get(file.inode) is file:
+            del self.state.open_files[file.inode]
         self.state.adopt(file)
         file.discard()
 
@@ -175,7 +176,7 @@ class Mutations:
 
     def attributes(self, inode: Inode, *, after: Intent | None = None) -> Intent | None:
         """The inode's attributes changed; None if they ride in what is to be sent anyway."""
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         sent_after = file is not None and (file.dirty or file.put is not None)
         if file is not None and sent_after and (after is None or file.put is not after):
             return file.put
@@ -269,7 +270,7 @@ class Mutations:
 
     def _repin(self, inode: Inode, key: str, result: PutResult) -> None:
         """Our own copy is the same bytes at another key or under another ETag."""
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         if file is not None and file.remote is not None:
             self.state.adopt(file)
             self.state.readpath.repin(file.remote, key=key, etag=result.etag)
@@ -302,7 +303,7 @@ class Mutations:
         """
         key = self._key(inode) if inode.directory is None else self._marker_key(inode)
         waiting, last = self.waiting(inode), self.last(inode)
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         if waiting is not None and waiting.kind is Kind.COPY and waiting.source is not None:
             keys = [waiting.source]
             if waiting.replaces and not overwritten:
@@ -328,7 +329,7 @@ class Mutations:
 
         `replaces`: the target key may hold another object.
         """
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         waiting = self.waiting(inode)
         if waiting is not None and not waiting.replaces:
             unsent = inode.version is None and waiting.kind is Kind.PUT
@@ -450,18 +451,17 @@ class Mutations:
         """Pins the names until the intent is finished: no listing may contradict it before."""
         self._pin(intent, places or place_of(inode))
         before = intent.on_finished
-        number = inode.number
 
         def finished(done: Intent) -> None:
-            if self._last.get(number) is done:
-                del self._last[number]
+            if self._last.get(inode) is done:
+                del self._last[inode]
             for pin in self._pins.pop(done, ()):
                 pin.release()
             if before is not None:
                 before(done)
 
         intent.on_finished = finished
-        self._last[number] = intent
+        self._last[inode] = intent
         return self.state.queue.add(intent, delay=delay)
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:

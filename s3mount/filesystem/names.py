@@ -80,7 +80,7 @@ class Names:
         self._still_vacant(parent, name)
         inode = self.state.namespace.add(parent, name, attributes, directory=False)
         file = OpenFile(self.state, inode, new=True, exclusive=exclusive)
-        self.state.open_files[inode.number] = file
+        self.state.open_files[inode] = file
         self.touch(parent)
         return file
 
@@ -182,7 +182,7 @@ class Names:
 
         `overwritten`: a rename puts another object under its key, which is not deleted then.
         """
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         reading = file is not None and bool(file.handles) and file.needs_remote
         intent = self.mutations.remove(inode, overwritten=overwritten, reading=reading)
         self.state.namespace.detach(inode)

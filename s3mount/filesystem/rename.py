@@ -79,7 +79,7 @@ class Rename:
         namespace = self.state.namespace
         old_key = namespace.key(inode)
         old_place = (_parent(inode), inode.name)
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         intents: list[Intent | None] = []
         replaces = False
         if target is not None:

@@ -17,7 +17,7 @@ class StatBuilder:
         self._ttl = state.config.namespace.metadata_ttl
 
     def stat(self, inode: Inode, attributes: Attributes, *, certain: bool = True) -> Stat:
-        file = self.state.open_files.get(inode.number)
+        file = self.state.open_files.get(inode)
         size = file.size if file is not None else inode.size
         timeout = self._timeout(inode) if certain else 0.0
         seen = shown(attributes, self._defaults)
@@ -45,6 +45,6 @@ class StatBuilder:
         """What others may change is believed for metadata-ttl from when it was asked for."""
         if inode.detached:
             return 0.0
-        if inode.is_pinned or inode.is_local or inode.number in self.state.open_files:
+        if inode.is_pinned or inode.is_local or inode in self.state.open_files:
             return self._ttl
         return min(self._ttl, max(0.0, inode.seen_at + self._ttl - self.state.clock()))

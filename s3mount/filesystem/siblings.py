@@ -86,7 +86,7 @@ class Siblings:
             version is not None
             and 0 < version.size <= self.state.config.read.small_object
             and not inode.is_pinned
-            and inode.number not in self.state.open_files
+            and inode not in self.state.open_files
         )
 
     def _fetch(self, inodes: list[Inode]) -> None:

@@ -52,7 +52,7 @@ class State:
         self.queue: IntentQueue  # set by build.py: its executors need this state
         # Commits a file and waits; set by build.py to Mutations.commit.
         self.publish: Callable[[OpenFile], Awaitable[None]]
-        self.open_files: dict[int, OpenFile] = {}
+        self.open_files: dict[Inode, OpenFile] = {}
         # Unlinked or replaced files that are still open here, by the key of their bytes.
         self.orphans: dict[str, set[OpenFile]] = {}
         # Tells the kernel to drop a name: (parent, name, inode number). Set by the FUSE layer.
