@@ -270,15 +270,12 @@ def _time_text(nanoseconds: int) -> str:
 
 def _xattrs(text: str | None) -> Mapping[str, bytes] | None:
     try:
-        table = json.loads(unquote_to_bytes(text or ""))
+        table = json.loads(unquote_to_bytes(text or "").decode("utf-8", "surrogateescape"))
         if not isinstance(table, dict):
             return None
-        return {
-            name.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape"): (
-                base64.b64decode(value, validate=True)
-            )
-            for name, value in table.items()
-        }
+        for name in table:
+            name.encode("utf-8", "surrogateescape")  # raises for a name no program can ask for
+        return {name: base64.b64decode(value, validate=True) for name, value in table.items()}
     except (ValueError, TypeError, AttributeError, binascii.Error, RecursionError):
         return None
 

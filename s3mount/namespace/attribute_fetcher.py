@@ -131,9 +131,11 @@ class AttributeFetcher:
             self.imply(inode, asked_at)
 
     def imply(self, inode: Inode, asked_at: float) -> None:
+        touched = inode.attributes if inode.version is None else None
         inode.marker = inode.version = None
         implied = defaults_for(True, self._mounted_at, self._tree.defaults)
         inode.set_attributes(implied, asked_at, settled=False)
+        self._tree.keep_times(inode, touched)
 
     async def fetch_all(self, inodes: Sequence[Inode]) -> None:
         """All of them in parallel; a request that fails is logged and leaves its inode unknown."""

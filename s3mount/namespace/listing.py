@@ -23,20 +23,20 @@ class Merge:
     names: in order of appearance, each once, also those that were removed here meanwhile.
     """
 
-    def __init__(self, tree: Tree, inode: Inode, prefix: str, config: NamespaceConfig) -> None:
+    def __init__(self, tree: Tree, inode: Inode, assembler: Assembler) -> None:
         self.tree = tree
         self.inode = inode
         self.directory = directory_of(inode)
-        self.assembler = Assembler(prefix, escape=config.escape_names)
+        self.assembler = assembler
         self.started_at = NEVER  # when the first page was asked for
         self.names: list[str] = []
         self.trusted = True  # False: pages of two places were mixed, so it proves no absence
         self._seen: set[str] = set()
         self._marker_done = False
 
-    def restart(self, prefix: str, config: NamespaceConfig) -> None:
+    def restart(self, assembler: Assembler) -> None:
         """The directory is stored elsewhere now: begin again, showing no name twice."""
-        self.assembler = Assembler(prefix, escape=config.escape_names)
+        self.assembler = assembler
         self.trusted = False
 
     def apply(
@@ -47,11 +47,15 @@ class Merge:
         marker_row: Row | None,
         *,
         last: bool,
+        marker: bool = True,
     ) -> None:
-        """Merges what the assembler has ready. `last`: nothing more will come."""
+        """Merges what the assembler has ready. `last`: nothing more will come.
+
+        `marker` False: the listing did not begin where the directory's own marker would be.
+        """
         if self.started_at == NEVER:
             self.started_at = asked_at
-        if not self._marker_done:
+        if marker and not self._marker_done:
             self._marker_done = True
             if self.inode.parent is not None:
                 self.tree.seen_marker(self.inode, self.assembler.marker, asked_at, marker_row)
@@ -102,6 +106,19 @@ def _marker_of(found: Found) -> str | None:
     return found.name if found.twin is not None else None
 
 
+async def ask_folder_markers(remote: Remote, keys: Sequence[str]) -> dict[str, ObjectInfo]:
+    """Those of the keys that are legacy markers, by HEADs in parallel."""
+    markers: dict[str, ObjectInfo] = {}
+
+    async def ask(key: str) -> None:
+        info, _ = await remote.head(key)
+        if info is not None and is_folder_marker(info.key, info.size, info.metadata):
+            markers[key] = info
+
+    await all_of(*(functools.partial(ask, key) for key in keys))
+    return markers
+
+
 class Listing:
     """See the module.
 
@@ -125,7 +142,7 @@ class Listing:
         self._remote = remote
         self._fetcher = fetcher
         self._config = config
-        self._merge = Merge(tree, inode, self.prefix, config)
+        self._merge = Merge(tree, inode, Assembler(self.prefix, escape=config.escape_names))
         self._token: str | None = None
         self._slash_seen = False  # the root's own marker, or keys that begin with a slash
         self._lock = trio.Lock()
@@ -157,7 +174,7 @@ class Listing:
         stored_now = self._tree.stored_at(self.inode)
         if stored_now != prefix:
             self.prefix, self._token = stored_now, None
-            self._merge.restart(stored_now, self._config)
+            self._merge.restart(Assembler(stored_now, escape=self._config.escape_names))
             return
         last = page.next_token is None
         assembler = self._merge.assembler
@@ -222,21 +239,10 @@ class Listing:
         ]
         if not candidates:
             return {}
-        markers: dict[str, ObjectInfo | None] = {}
-
-        async def ask(listed: ListedObject) -> None:
-            info, _ = await self._remote.head(listed.key)
-            if info is not None and is_folder_marker(info.key, info.size, info.metadata):
-                markers[listed.key] = info
-
-        unknown = []
-        for listed in candidates:
-            known = self._known_marker(listed)
-            if known:
-                markers[listed.key] = None
-            elif known is None:
-                unknown.append(functools.partial(ask, listed))
-        await all_of(*unknown)
+        known = {one.key: self._known_marker(one) for one in candidates}
+        markers: dict[str, ObjectInfo | None] = {key: None for key in known if known[key]}
+        unknown = [key for key in known if known[key] is None]
+        markers.update(await ask_folder_markers(self._remote, unknown))
         return markers
 
     def _known_marker(self, listed: ListedObject) -> bool | None:

@@ -22,6 +22,7 @@ from s3mount.namespace.resolver import Resolver
 from s3mount.namespace.shrink import shrink
 from s3mount.namespace.stat_cache import StatCache
 from s3mount.namespace.tree import Tree, directory_of
+from s3mount.namespace.tree_walk import TreeWalks, WalkedNames
 from s3mount.store.base import ObjectInfo, ObjectStore
 
 SAMPLES = 20  # keys shown of each kind of oddity
@@ -80,6 +81,7 @@ class Namespace:
         self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced)
         self._fetcher = AttributeFetcher(self._tree, self._remote, config, time.time())
         self._resolver = Resolver(self._tree, self._remote, self._fetcher, config)
+        self._walks = TreeWalks(self._tree, self._remote, self._fetcher, config)
         self._clock = clock
         self.root = self._tree.root
         self.inodes = self._tree.table
@@ -156,16 +158,26 @@ class Namespace:
 
     def open_directory(self, inode: Inode) -> DirectoryCursor:
         """A reader of the names; raises ENOTDIR."""
-        directory = directory_of(inode)
-        now = self._clock()
-        directory.used_at = now
-        horizon = now - self.config.metadata_ttl
-        names: Names
-        if inode.detached or directory.complete_at >= horizon:
-            names = KnownNames(list(directory.entries))
-        else:
-            names = self._resolver.listing(inode)
-        return DirectoryCursor(self._tree, self._fetcher, inode, names, horizon)
+        directory_of(inode).used_at = self._clock()
+        horizon = self._clock() - self.config.metadata_ttl
+        return DirectoryCursor(self._tree, self._fetcher, inode, self._names(inode), horizon)
+
+    def _names(self, inode: Inode) -> Names:
+        if self._is_known(inode):
+            return KnownNames(list(directory_of(inode).entries))
+        walk = self._walks.walk_over(inode)
+        if walk is not None:
+            return WalkedNames(walk, inode, self.stored_at(inode), self._listed_names)
+        return self._resolver.listing(inode)
+
+    def _listed_names(self, inode: Inode) -> Names:
+        if self._is_known(inode):
+            return KnownNames(list(directory_of(inode).entries))
+        return self._resolver.listing(inode)
+
+    def _is_known(self, inode: Inode) -> bool:
+        horizon = self._clock() - self.config.metadata_ttl
+        return inode.detached or directory_of(inode).complete_at >= horizon
 
     async def is_empty(self, inode: Inode) -> bool:
         """Nothing but a marker. Keys that no path can name count as content."""
@@ -245,8 +257,12 @@ class Namespace:
     async def _bound_regularly(self) -> None:
         while True:
             await trio.sleep(1.0)
-            if len(self.inodes) > self.config.max_inodes:
-                shrink(self._tree, self.config.max_inodes, self.drop_names)
+            self.bound()
+
+    def bound(self) -> None:
+        """Drops the names used longest ago if there are more than max_inodes; run() calls it."""
+        if len(self.inodes) > self.config.max_inodes:
+            shrink(self._tree, self.config.max_inodes, self.drop_names)
 
     async def aclose(self) -> None:
         """Writes the rest of the stat cache."""

@@ -8,6 +8,7 @@ pinned or local.
 import errno
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from s3mount.core.config import AttributeDefaults
 from s3mount.core.errors import FilesystemError
@@ -241,6 +242,7 @@ class Tree:
                 return existing
         elif siblings.absent.get(name, NEVER) > asked_at:
             return None
+        self._retire(siblings, existing)
         is_marker = row is not None and row.matches(listed) and stat.S_ISDIR(row.attributes.mode)
         inode = self._new(parent, name, asked_at, is_marker, row.number if row else None)
         if is_marker:
@@ -250,7 +252,7 @@ class Tree:
             inode.storage_key = parent.storage_key + name + ("/" if is_marker else "")
         if row is not None and row.matches(listed) and not row.racy:
             inode.set_attributes(row.attributes, asked_at, settled=True)
-        self._replace(siblings, existing, inode)
+        self._install(siblings, existing, inode)
         return inode
 
     def _confirm(
@@ -293,11 +295,12 @@ class Tree:
                 return existing
         elif siblings.absent.get(name, NEVER) > asked_at:
             return None
+        self._retire(siblings, existing)
         inode = self._new(parent, name, asked_at, True, None)
         inode.marker = marker
         if parent.storage_key is not None:
             inode.storage_key = f"{parent.storage_key}{name}/"
-        self._replace(siblings, existing, inode)
+        self._install(siblings, existing, inode)
         return inode
 
     def seen_marker(
@@ -359,21 +362,31 @@ class Tree:
         siblings = directory_of(parent)
         existing = siblings.entries.get(name)
         is_directory = is_folder or self._is_directory(info)
+        self._retire(siblings, existing)
         inode = self._new(parent, name, asked_at, is_directory, None)
         if is_directory:
             inode.marker = name + info.key[len(self.child_key(parent, name)) :]
         if parent.storage_key is not None:
             inode.storage_key = parent.storage_key + name + ("/" if is_directory else "")
         self._take_info(inode, info, self._decoded(info, is_directory=is_directory), asked_at)
-        self._replace(siblings, existing, inode)
+        self._install(siblings, existing, inode)
         return inode
 
     def _observe_marker(self, inode: Inode, info: ObjectInfo, asked_at: float) -> Inode:
         if inode.attributes_at <= asked_at:
             if inode.parent is not None:
                 inode.marker = inode.name + info.key[len(self.stored_at(inode)) - 1 :]
+            touched = inode.attributes if self._is_same(inode, info) else None
             self._take_info(inode, info, self._decoded(info, is_directory=True), asked_at)
+            self.keep_times(inode, touched)
         return inode
+
+    def keep_times(self, inode: Inode, touched: Attributes | None) -> None:
+        """Times of a directory that changes here made newer than what its marker says."""
+        new = inode.attributes
+        if touched is not None and new is not None and touched.mtime_ns > new.mtime_ns:
+            newest = max(touched.ctime_ns, new.ctime_ns)
+            inode.attributes = replace(new, mtime_ns=touched.mtime_ns, ctime_ns=newest)
 
     def _take_info(
         self, inode: Inode, info: ObjectInfo, attributes: Attributes, asked_at: float
@@ -397,7 +410,8 @@ class Tree:
         siblings.remove(inode.name)
         siblings.note_absent(inode.name, asked_at)
         self._let_go(inode)
-        self._tell_replaced(inode)
+        if self.on_replaced is not None:
+            self.on_replaced(inode)
         return True
 
     # -- inside
@@ -444,21 +458,20 @@ class Tree:
         siblings.absent.pop(inode.name, None)
         self.table.insert(inode)
 
-    def _replace(self, siblings: Directory, old: Inode | None, new: Inode) -> None:
+    def _retire(self, siblings: Directory, old: Inode | None) -> None:
+        """Another version takes the place of `old`, and its number if the kernel never knew it."""
         if old is not None:
             siblings.remove(old.name)
             self._let_go(old)
+
+    def _install(self, siblings: Directory, old: Inode | None, new: Inode) -> None:
         self._attach(siblings, new)
-        if old is not None:
-            self._tell_replaced(old)
+        if old is not None and self.on_replaced is not None:
+            self.on_replaced(old)
 
     def _let_go(self, inode: Inode) -> None:
         inode.detached = True
         self.table.drop_if_unused(inode)
-
-    def _tell_replaced(self, inode: Inode) -> None:
-        if self.on_replaced is not None:
-            self.on_replaced(inode)
 
 
 def directory_of(inode: Inode) -> Directory:

@@ -322,30 +322,30 @@ class MemoryStore:
         keys = self._ordered
         index = max(bisect_left(keys, prefix), bisect_right(keys, start_after))
         if token is not None:
-            index = max(index, self._token_index(keys, token, delimiter))
+            index = max(index, self._token_index(keys, token))
         objects: list[base.ListedObject] = []
         prefixes: list[str] = []
-        last = ""
+        token_now = ""
         while index < len(keys) and keys[index].startswith(prefix):
             if len(objects) + len(prefixes) >= max_keys:
-                return base.ListPage(objects, prefixes, f"t{last}", self._now(), asked_at)
+                return base.ListPage(objects, prefixes, token_now, self._now(), asked_at)
             key = keys[index]
             cut = key.find(delimiter, len(prefix)) if delimiter else -1
             if cut >= 0:
-                last = key[: cut + len(delimiter)]
-                prefixes.append(last)
-                index = self._token_index(keys, f"t{last}", delimiter)
+                prefixes.append(key[: cut + len(delimiter)])
+                token_now = f"p{prefixes[-1]}"
+                index = self._token_index(keys, token_now)
             else:
-                last = key
+                token_now = f"o{key}"
                 objects.append(self._listed(key))
                 index += 1
         return base.ListPage(objects, prefixes, None, self._now(), asked_at)
 
     @staticmethod
-    def _token_index(keys: Sequence[str], token: str, delimiter: str) -> int:
-        """The first key after that of `token`, or after all keys below that common prefix."""
+    def _token_index(keys: Sequence[str], token: str) -> int:
+        """The first key after the object (o) of `token`, or after all below its prefix (p)."""
         last = token[1:]
-        if delimiter and last.endswith(delimiter):
+        if token[0] == "p":
             return bisect_left(keys, last[:-1] + chr(ord(last[-1]) + 1))
         return bisect_right(keys, last)
 
