@@ -26,6 +26,10 @@ _LOG = logging.getLogger(__name__)
 
 # The store has retried already; these are for answers that only the version shows to be wrong.
 CORRUPT_ATTEMPTS = 3
+# A service may give ETags that only look like MD5s. Where no object has matched its ETag yet, so
+# many identical answers prove it: corruption on the way would differ.
+IDENTICAL_ANSWERS = 3
+LARGE = 64 * KIB
 # MD5 of so much takes 0.3 ms of the loop's time.
 CHECKED_SIZE = 256 * KIB
 
@@ -33,11 +37,11 @@ _Ask = Callable[[], Awaitable[GetResult]]
 
 
 class Getter:
-    """Asks the store. `etags_are_md5` until an object shows that here they are not."""
+    """Asks the store; remembers what its ETags are."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.etags_are_md5 = True
         self._store = store
+        self._etags = _Etags()
 
     async def pinned(self, remote: RemoteObject, start: int, end: int) -> bytes:
         """Bytes [start, end) of this version; the range lies within it.
@@ -93,27 +97,53 @@ class Getter:
 
     async def _matching(self, ask: _Ask) -> GetResult:
         result = await ask()
-        if self._fits(result):
+        if self._etags.fit(result):
             return result
-        again = await ask()
-        if self._fits(again):
-            _LOG.warning("GetObject %r: a corrupt answer, asked again", result.info.key)
-            return again
-        if (again.info.etag, again.data) == (result.info.etag, result.data):
-            # The same bytes twice: they are right, so the ETag is no MD5.
-            self.etags_are_md5 = False
-            return result
-        raise CorruptAnswer(
-            "the bytes do not match the ETag", operation="GetObject", key=result.info.key
-        )
+        for _ in range(IDENTICAL_ANSWERS - 1):
+            again = await ask()
+            if self._etags.fit(again):
+                _LOG.warning("GetObject %r: a corrupt answer, asked again", result.info.key)
+                return again
+            if (again.info.etag, again.data) != (result.info.etag, result.data):
+                raise _mismatch(result)
+        if self._etags.are_md5s(result.info.size):
+            raise _mismatch(result)
+        _LOG.warning("GetObject %r: here ETags are no MD5s, or all is corrupt", result.info.key)
+        self._etags.unmatched(result.info.size)
+        return result
 
-    def _fits(self, result: GetResult) -> bool:
-        """False: the bytes do not match an ETag that looks like an MD5."""
+
+def _mismatch(result: GetResult) -> CorruptAnswer:
+    return CorruptAnswer(
+        "the bytes do not match the ETag", operation="GetObject", key=result.info.key
+    )
+
+
+class _Etags:
+    """Whether ETags that look like MD5s are MD5s here, learnt from what came.
+
+    Apart for larger objects, which services may hash otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._balance = {True: 0, False: 0}  # by 'is large': objects that matched less others
+
+    def are_md5s(self, size: int) -> bool:
+        return self._balance[size > LARGE] > 0
+
+    def unmatched(self, size: int) -> None:
+        self._balance[size > LARGE] -= 1
+
+    def fit(self, result: GetResult) -> bool:
+        """False: the bytes do not match an ETag that may be an MD5."""
         info = result.info
-        if not self.etags_are_md5 or result.start or not 0 < info.size <= CHECKED_SIZE:
+        if result.start or not 0 < info.size <= CHECKED_SIZE or len(result.data) != info.size:
             return True
-        if len(result.data) != info.size or not is_md5(info.etag):
+        if not is_md5(info.etag) or self._balance[info.size > LARGE] < 0:
             return True
         if "kms" in info.headers.get("x-amz-server-side-encryption", ""):
             return True
-        return md5(result.data) == info.etag
+        if md5(result.data) != info.etag:
+            return False
+        self._balance[info.size > LARGE] += 1
+        return True

@@ -107,7 +107,7 @@ async def test_bytes_that_differ_each_time_are_an_error_and_never_passed_on() ->
         assert caught.value.errno == errno.EIO
 
 
-async def test_where_etags_are_no_md5s_one_more_get_finds_out_once() -> None:
+async def test_where_etags_are_no_md5s_two_more_gets_find_out_once() -> None:
     store = MemoryStore()
     for number in range(5):
         put(store, f"k{number}", content(KIB))
@@ -116,7 +116,20 @@ async def test_where_etags_are_no_md5s_one_more_get_finds_out_once() -> None:
     async with running(store) as path:
         for number in range(5):
             assert (await path.fetch_small(f"k{number}", 256 * KIB))[1] == content(KIB)
-    assert store.counts()["GetObject"] == 6
+    assert store.counts()["GetObject"] == 7
+
+
+async def test_where_etags_are_md5s_the_same_wrong_bytes_each_time_are_an_error() -> None:
+    store = MemoryStore()
+    for name in ("right", "wrong"):
+        put(store, name, content(KIB))
+    answering(store, lambda _, right: flipped(right) if right.info.key == "wrong" else right)
+    async with running(store) as path:
+        assert (await path.fetch_small("right", 256 * KIB))[1] == content(KIB)
+        with pytest.raises(FilesystemError) as caught:
+            await path.fetch_small("wrong", 256 * KIB)
+        assert caught.value.errno == errno.EIO
+        assert (await path.fetch_small("right", 256 * KIB))[1] == content(KIB)
 
 
 @pytest.mark.parametrize("deleted", [True, False])
