@@ -46,6 +46,7 @@ class Flight:
     number: int
     start: int
     end: int
+    order: int  # of all parts by when they were full
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     done: trio.Event = field(default_factory=trio.Event)
     body: FileBody | None = None
@@ -219,7 +220,7 @@ class FileUpload:
             self._ready.discard(slot)
             if slot + 1 in self.flights or slot >= schedule.max_parts:
                 continue
-            flight = Flight(slot + 1, start, end)
+            flight = Flight(slot + 1, start, end, self.uploader.next_part())
             self.table.forget(flight.number)
             self.flights[flight.number] = flight
             self.uploader.nursery.start_soon(self._fly, flight)
@@ -295,9 +296,7 @@ class FileUpload:
                 # Known before the request is answered: from here on they cannot change.
                 self.key, self.headers = destination()
                 try:
-                    self.upload_id = await self.uploader.store.create_upload(
-                        self.key, self.headers
-                    )
+                    self.upload_id = await self.uploader.store.create_upload(self.key, self.headers)
                 except BaseException:
                     self.key = self.headers = None
                     raise
@@ -337,12 +336,13 @@ class FileUpload:
                 part = await uploader.store.upload_part(self.key, self.upload_id, number, body.body)
                 assert body.stamp is not None
                 known_base = None if body.pure else etag or ""
-                self.acknowledge(number, SentPart(part, start, end, body.stamp, known_base))
+                order = self.uploader.next_part() if flight is None else flight.order
+                self.acknowledge(number, SentPart(part, start, end, body.stamp, known_base, order))
         self._sent_bytes += end - start
 
     def acknowledge(self, number: int, sent: SentPart) -> None:
         """The server has the part."""
-        self.table.acknowledge(number, sent, self.uploader.next_order())
+        self.table.acknowledge(number, sent)
         self._error = None
         self.uploader.progressed()
 

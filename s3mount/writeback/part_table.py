@@ -11,13 +11,15 @@ from s3mount.writeback.spooled_file import SpooledFile
 @dataclass(frozen=True, slots=True)
 class SentPart:
     """A part that the server acknowledged. `stamp`: see FileBody. `base`: the ETag of the
-    version whose bytes are in it, None where all came from the spool."""
+    version whose bytes are in it, None where all came from the spool. `order`: parts of all
+    files by age, the oldest has the smallest."""
 
     part: Part
     start: int
     end: int
     stamp: int
     base: str | None
+    order: int = 0
 
 
 class PartTable:
@@ -27,7 +29,7 @@ class PartTable:
     def __init__(self, file: SpooledFile, schedule: PartSchedule) -> None:
         self.attempted: dict[int, tuple[int, int]] = {}
         self.sent: dict[int, SentPart] = {}
-        self._held: dict[int, int] = {}  # numbers whose bytes are all here as well -> order
+        self._held: set[int] = set()  # numbers whose bytes are all here as well
         self._file = file
         self._schedule = schedule
 
@@ -39,12 +41,12 @@ class PartTable:
     def forget(self, number: int) -> None:
         """The part of this number will be sent again."""
         self.sent.pop(number, None)
-        self._held.pop(number, None)
+        self._held.discard(number)
 
-    def acknowledge(self, number: int, sent: SentPart, order: int) -> None:
+    def acknowledge(self, number: int, sent: SentPart) -> None:
         self.sent[number] = sent
         if sent.base is None:
-            self._held[number] = order
+            self._held.add(number)
 
     def clear(self) -> None:
         self.attempted.clear()
@@ -65,15 +67,15 @@ class PartTable:
         last ones too."""
         extent = max(self._file.present.end, self._file.dropped.end)
         last = self._schedule.slot_of(extent - 1) if extent else 0
-        for number, order in tuple(self._held.items()):
+        for number in tuple(self._held):
             sent = self.sent[number]
             whole = (sent.start, sent.end) == self._schedule.bounds(number - 1)
             at_an_end = number - 1 in {0, last}
             if whole and (ends or not at_an_end) and self.valid(number, None):
-                yield order, number
+                yield sent.order, number
 
     def drop(self, number: int) -> None:
         """The bytes of this part stay in the unfinished upload only."""
         sent = self.sent[number]
-        del self._held[number]
+        self._held.discard(number)
         self._file.drop(sent.start, sent.end)

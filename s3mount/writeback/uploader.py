@@ -44,8 +44,9 @@ class Uploader:
         self.nursery: trio.Nursery | None = None
         self.progress_at = -float("inf")
         self._uploads: dict[SpooledFile, FileUpload] = {}
-        self._sent_order = 0
-        self._asked: tuple[FileUpload, float] | None = None
+        self._started_parts = 0
+        self._acknowledged = 0  # parts and commits so far
+        self._asked: tuple[FileUpload, int] | None = None
         spool.on_pressure = self.relieve
 
     def upload_for(self, file: SpooledFile) -> FileUpload:
@@ -80,12 +81,13 @@ class Uploader:
     # -- used by FileUpload
 
     def progressed(self) -> None:
+        self._acknowledged += 1
         self.progress_at = self.spool.progress_at = trio.current_time()
         self.spool.wake()
 
-    def next_order(self) -> int:
-        self._sent_order += 1
-        return self._sent_order
+    def next_part(self) -> int:
+        self._started_parts += 1
+        return self._started_parts
 
     def limits(self, capabilities: Capabilities) -> PlanLimits:
         config = self.config
@@ -104,7 +106,7 @@ class Uploader:
     def relieve(self) -> None:
         """A writer found no room. In this order, each only if those before gave nothing:
 
-        chunks that the bucket has as well are given back; the longest sent part of a file still
+        chunks that the bucket has as well are given back; the part sent first of a file still
         being written is dropped, but never a file's first or last; full slots are sent; where
         nothing is on its way that would free anything, first and last parts are dropped after
         all (a spool smaller than its writers' ends); last, the owner is asked to publish early.
@@ -142,8 +144,8 @@ class Uploader:
         largest = max(uploads, key=lambda upload: upload.file.dirty.total, default=None)
         if largest is None or not largest.file.dirty:
             return
-        if self._asked == (largest, self.progress_at):
+        if self._asked == (largest, self._acknowledged):
             return  # asked already, and nothing has moved since
-        self._asked = (largest, self.progress_at)
+        self._asked = (largest, self._acknowledged)
         log.warning("the spool is full: %r is published before it is closed", largest.name)
         self.on_early_publish(largest)

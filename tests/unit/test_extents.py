@@ -1,5 +1,7 @@
 """Extents against a plain set of offsets."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +44,7 @@ def test_it_holds_what_a_set_of_offsets_holds(steps: list[tuple[str, int, int]])
 def test_ranges_are_sorted_and_never_touch(steps: list[tuple[str, int, int]]) -> None:
     ranges = list(_built(steps)[0])
     assert all(start < end for start, end in ranges)
-    assert all(a[1] < b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges))
 
 
 @given(changes, offsets, offsets)

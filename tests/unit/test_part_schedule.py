@@ -31,9 +31,7 @@ def test_slots_follow_each_other_without_gap_from_zero(schedule: PartSchedule) -
 
 
 @given(schedules(), st.integers(0, 2_000_000))
-def test_each_byte_is_in_the_slot_that_is_named_for_it(
-    schedule: PartSchedule, offset: int
-) -> None:
+def test_each_byte_is_in_the_slot_that_is_named_for_it(schedule: PartSchedule, offset: int) -> None:
     if offset >= schedule.bounds(schedule.max_parts - 1)[1]:
         return
     start, end = schedule.bounds(schedule.slot_of(offset))

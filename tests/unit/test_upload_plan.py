@@ -93,7 +93,7 @@ class World:
 def _carried_out(world: World, steps: list[Step]) -> bytes:
     """The object that Complete makes of the steps, with all of S3's rules."""
     assert [step.number for step in steps] == sorted({step.number for step in steps})
-    assert 1 <= steps[0].number
+    assert steps[0].number >= 1
     assert steps[-1].number <= world.limits.max_parts
     position = 0
     parts = []
