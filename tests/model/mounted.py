@@ -57,9 +57,15 @@ def threads_in_line() -> Iterator[None]:
 
 
 def run(work: Callable[[], Any]) -> None:
-    """`work()` in virtual time."""
+    """`work()` in virtual time; what it raises comes as it is, not in a group."""
     with threads_in_line():
-        trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))
+        try:
+            trio.run(work, clock=trio.testing.MockClock(autojump_threshold=0))
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
 
 
 def service_clock() -> float:
@@ -266,7 +272,11 @@ async def mounted(
     async with trio.open_nursery() as nursery:
         await nursery.start(fs.run)
         client = Client(fs)
-        yield client
+        try:
+            yield client
+        except Exception:
+            nursery.cancel_scope.cancel()
+            raise
         for handle in list(client.handles):
             await client.release(handle)
         left = await fs.drain(600.0)
