@@ -49,7 +49,8 @@ def moto_server(state_dir: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def ceph(state_dir: Path) -> Iterator[CephServer]:
     """The cluster itself: `ceph.server`, `ceph.execute(...)`, `ceph.up()`."""
-    with CephServer(state_dir) as cluster:
+    # The name is for virtual-host style; requests to 127.0.0.1 stay path-style.
+    with CephServer(state_dir, conf=("rgw_dns_name = s3.test",)) as cluster:
         yield cluster
 
 

@@ -78,6 +78,5 @@ def _customer_key(prefix: str, key: bytes | None) -> Mapping[str, str]:
 
 
 def _one_line(value: str) -> str:
-    """As http.client sends it: no line ends (they would start another header), Latin-1 bytes."""
-    value = " ".join(value.split()) if not value.isprintable() else value
-    return value if value.isascii() else value.encode().decode("latin-1")
+    """Without line ends (they would start another header) and blanks around it."""
+    return (value if value.isprintable() else " ".join(value.split())).strip()

@@ -201,9 +201,10 @@ class Wire:
         return route
 
     def _pool(self, endpoint: Endpoint) -> HTTPConnectionPool:
+        silence = {"send_timeout": self._config.read_timeout}
         if endpoint.scheme == "http":
             plain = HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=self._threads)
-            plain.ConnectionCls = _PlainConnection
+            plain.ConnectionCls = type("Plain", (_PlainConnection,), silence)
             return plain
         if not self._config.verify_tls:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -214,7 +215,7 @@ class Wire:
             cert_reqs="CERT_REQUIRED" if self._config.verify_tls else "CERT_NONE",
             ca_certs=self._connection.ca_bundle() if self._config.verify_tls else None,
         )
-        pool.ConnectionCls = _TlsConnection
+        pool.ConnectionCls = type("Tls", (_TlsConnection,), silence)
         return pool
 
     def _forget_route(self, endpoint: Endpoint) -> None:
@@ -293,6 +294,9 @@ class Wire:
             url = f"{endpoint.scheme}://{endpoint.authority}{target}"
             signer.sign(credentials, request.method, url, headers)
         headers["user-agent"] = f"s3mount/{__version__}"
+        for name, value in headers.items():
+            if not value.isascii():  # signed as UTF-8; http.client encodes as Latin-1
+                headers[name] = value.encode().decode("latin-1")
         return self._exchange(pool, request, target, headers, deadline)
 
     def _exchange(

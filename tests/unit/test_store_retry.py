@@ -1,0 +1,189 @@
+"""Retries, deadlines and lanes, on trio's virtual clock and without a network."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3mount.core.config import StoreConfig
+from s3mount.store import base, retry
+from s3mount.store.call import Budget, Call, Lane
+from s3mount.store.counts import Counts
+from s3mount.store.limit import RECOVERY_SUCCESSES, AdaptiveLimiter, Lanes
+from s3mount.store.retry import Retrier, backoff
+
+
+def call(run: Callable[[float], Any] = lambda deadline: "done", **fields: Any) -> Call[Any]:
+    return Call("GetObject", "k", fields.pop("lane", Lane.READ), run, **fields)
+
+
+class Script:
+    """Attempts that fail as told, one after the other, then succeed."""
+
+    def __init__(self, *errors: base.StoreError) -> None:
+        self.errors = list(errors)
+        self.times: list[float] = []
+
+    async def attempt(self, made: Call[Any], budget: Budget) -> Any:
+        await trio.lowlevel.checkpoint()
+        self.times.append(trio.current_time())
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def retrier(script: Script, counts: Counts | None = None, **fields: Any) -> Retrier:
+    config = StoreConfig(bucket="b", **fields)
+    return Retrier(config, script, counts or Counts(), chance=lambda: 0.999999)
+
+
+async def test_waits_grow_from_attempt_to_attempt(autojump_clock: MockClock) -> None:
+    script = Script(*[base.ServerError("") for _ in range(5)])
+    counts = Counts()
+    assert await retrier(script, counts).perform(call()) == "done"
+    waits = [after - before for before, after in zip(script.times, script.times[1:], strict=False)]
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6], rel=0.01)
+    assert counts.snapshot() == {"Retries": 5}
+
+
+def test_waits_are_spread_bounded_and_longer_after_slow_down() -> None:
+    lost, slow = base.ConnectionLost(""), base.SlowDown("")
+    assert backoff(3, lost, 0.0) == pytest.approx(backoff(3, lost, 1.0) / 2)
+    assert backoff(0, slow, 0.5) > 3 * backoff(0, lost, 0.5)
+    assert backoff(1000, slow, 1.0) == retry.LONGEST_DELAY
+
+
+async def test_final_errors_are_raised_at_once(autojump_clock: MockClock) -> None:
+    script = Script(base.AccessDenied("no"))
+    with pytest.raises(base.AccessDenied):
+        await retrier(script).perform(call())
+    assert len(script.times) == 1
+
+
+async def test_the_last_error_is_raised_after_all_retries(autojump_clock: MockClock) -> None:
+    script = Script(*[base.ConnectionLost(str(number)) for number in range(9)])
+    with pytest.raises(base.ConnectionLost, match="3"):
+        await retrier(script, retries=3).perform(call())
+    assert len(script.times) == 4
+
+
+async def test_the_deadline_covers_the_waits(autojump_clock: MockClock) -> None:
+    script = Script(*[base.SlowDown("", code="SlowDown") for _ in range(1000)])
+    with pytest.raises(base.DeadlineExceeded) as caught:
+        await retrier(script, retries=1000, request_deadline=60.0).perform(call())
+    assert 40 < trio.current_time() - script.times[0] <= 60
+    assert caught.value.code == "SlowDown"
+
+
+async def test_large_bodies_may_take_longer(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    script = Script(*[base.ConnectionLost("") for _ in range(1000)])
+    with pytest.raises(base.DeadlineExceeded):
+        await retrier(script, retries=1000, request_deadline=10.0).perform(
+            call(size=8 * 1024 * 1024)
+        )
+    assert 200 < trio.current_time() - started <= 10 + 256
+
+
+async def test_an_error_after_an_ambiguous_attempt_is_ambiguous(autojump_clock: MockClock) -> None:
+    lost = base.ConnectionLost("", ambiguous=True)
+    with pytest.raises(base.PreconditionFailed) as caught:
+        await retrier(Script(lost, base.PreconditionFailed(""))).perform(call())
+    assert caught.value.ambiguous
+    unsent = base.ConnectionLost("", ambiguous=False)
+    with pytest.raises(base.PreconditionFailed) as caught:
+        await retrier(Script(unsent, base.PreconditionFailed(""))).perform(call())
+    assert not caught.value.ambiguous
+
+
+async def test_a_failure_is_one_line_and_an_expected_answer_is_none(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    denied = base.AccessDenied("m", operation="PutObject", key="a\nb", status=403, request_id="R1")
+    for error in (denied, base.NotFound(""), base.PreconditionFailed("")):
+        with pytest.raises(type(error)):
+            await retrier(Script(error)).perform(call())
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "PutObject 'a\\nb': 403 m request R1 (attempts: 1)"
+
+
+def test_slow_down_halves_once_a_second_and_recovers_step_by_step() -> None:
+    limiter = AdaptiveLimiter(16)
+    for now, expected in ((0.0, 8), (0.1, 8), (0.9, 8), (1.0, 4), (2.5, 2), (4.0, 1), (9.0, 1)):
+        limiter.slowed(now)
+        assert limiter.total == expected
+    for expected in range(2, 17):
+        for _ in range(RECOVERY_SUCCESSES - 1):
+            limiter.succeeded()
+        assert limiter.total == expected - 1
+        limiter.succeeded()
+        assert limiter.total == expected
+    for _ in range(10 * RECOVERY_SUCCESSES):
+        limiter.succeeded()
+    assert limiter.total == 16
+
+
+async def test_a_lane_that_slows_down_leaves_the_others_alone() -> None:
+    def slow(deadline: float) -> None:
+        raise base.SlowDown("")
+
+    counts = Counts()
+    lanes = Lanes(StoreConfig(bucket="b", transfer_concurrency=8), counts)
+    with pytest.raises(base.SlowDown):
+        await lanes.attempt(call(slow, lane=Lane.TRANSFER), Budget(60))
+    assert lanes.limiters[Lane.TRANSFER].total == 4
+    assert lanes.limiters[Lane.METADATA].total == 64
+    assert counts.snapshot() == {"SlowDowns": 1}
+
+
+async def test_a_full_transfer_lane_does_not_hold_up_metadata() -> None:
+    release = threading.Event()
+    lanes = Lanes(StoreConfig(bucket="b", transfer_concurrency=2), Counts())
+    blocked = call(lambda deadline: release.wait(30), lane=Lane.TRANSFER)
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(lanes.attempt, blocked, Budget(60))
+        with trio.fail_after(5):
+            done = await lanes.attempt(call(lane=Lane.METADATA), Budget(60))
+        assert done == "done"
+        assert lanes.limiters[Lane.TRANSFER].capacity.borrowed_tokens == 2
+        release.set()
+
+
+async def test_waiting_for_a_thread_spends_no_budget() -> None:
+    release = threading.Event()
+    lanes = Lanes(StoreConfig(bucket="b", read_concurrency=1), Counts())
+    budget = Budget(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lanes.attempt, call(lambda deadline: release.wait(30)), Budget(60))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(lanes.attempt, call(), budget)
+        await trio.sleep(0.2)
+        release.set()
+    assert budget.left > 59.9
+
+
+async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_free() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def work(deadline: float) -> None:
+        release.wait(30)
+        ended.set()
+
+    lanes = Lanes(StoreConfig(bucket="b"), Counts())
+    with trio.move_on_after(0.05) as scope:
+        await lanes.attempt(call(work), Budget(60))
+    assert scope.cancelled_caught
+    assert not ended.is_set()
+    with trio.move_on_after(0.05):
+        timer = threading.Timer(0.2, release.set)
+        timer.start()
+        await lanes.attempt(call(work, lane=Lane.MUTATION, mutates=True), Budget(60))
+    timer.join()
+    assert ended.is_set()
