@@ -151,10 +151,24 @@ def encode(attributes: Attributes, kept: Mapping[str, str] | None = None) -> dic
         result["rdev"] = str(attributes.rdev)
     if attributes.xattrs:
         result["xattr"] = _xattr_text(attributes.xattrs)
-    total = sum(len(name.encode()) + len(value.encode()) for name, value in result.items())
+    total = _size(result)
     if total > MAX_METADATA:
         raise FilesystemError(errno.ENOSPC, f"{total} bytes of metadata; S3 takes {MAX_METADATA}")
     return result
+
+
+def with_mtime(metadata: Mapping[str, str], last_modified: float) -> Mapping[str, str]:
+    """`metadata`, with an mtime that says what Last-Modified said if it has none."""
+    found = {name.lower(): value for name, value in metadata.items()}
+    if _first(found, _time_ns, "mtime", "goog-reserved-file-mtime") is not None:
+        return metadata
+    result = {name: value for name, value in metadata.items() if name.lower() != "mtime"}
+    result["mtime"] = _time_text(int(last_modified) * NANOSECONDS)
+    return metadata if _size(result) > MAX_METADATA else result
+
+
+def _size(metadata: Mapping[str, str]) -> int:
+    return sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
 
 
 def content_type_for(name: str, attributes: Attributes) -> str:

@@ -71,7 +71,7 @@ async def open_filesystem(
             for file in list(state.orphans.get(key, ())):
                 await file.rescue()
 
-    executors = Executors(store, state.copier, before_replacing)
+    executors = Executors(store, state.copier, before_replacing, state)
     state.queue = IntentQueue(
         executors.execute, executors.delete_batch, MemoryJournal(), shuffle=shuffle
     )

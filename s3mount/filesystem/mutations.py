@@ -108,7 +108,8 @@ class Mutations:
         snapshot = file.snapshot
         if result is None or snapshot is None:
             return
-        self.state.wrote(result.etag)
+        if file.kept is None:  # else it carries others' metadata on
+            self.state.wrote(intent.key, result.etag)
         version = Version(
             etag=result.etag,
             size=snapshot.size,
@@ -199,7 +200,7 @@ class Mutations:
         return (
             inode.version is not None
             and (inode.marker is None or inode.marker.endswith("/"))
-            and not self.state.is_own(f"{inode.version.etag}:{self._marker_key(inode)}")
+            and not self.state.is_own(self._marker_key(inode), inode.version.etag)
         )
 
     def marker(self, inode: Inode) -> Intent:
@@ -227,7 +228,7 @@ class Mutations:
     def _marker_written(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None or intent.attributes is None or inode.detached:
             return
-        self.state.wrote(f"{result.etag}:{intent.key}")
+        self.state.wrote(intent.key, result.etag)
         inode.marker = inode.name + "/"
         current = inode.attributes
         self.state.namespace.committed(
@@ -245,8 +246,8 @@ class Mutations:
     def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None or inode.version is None:
             return
-        if self.state.is_own(inode.version.etag):
-            self.state.wrote(result.etag)
+        if self.state.is_own(intent.source or intent.key, inode.version.etag):
+            self.state.wrote(intent.key, result.etag)
         written = intent.attributes if intent.attributes is not None else inode.attributes
         if written is None:
             return

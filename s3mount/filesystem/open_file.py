@@ -274,7 +274,9 @@ class OpenFile:
             self._prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
-            if self.remote is not None and not self.state.is_own(self.remote.etag):
+            if self.remote is not None and not self.state.is_own(
+                self.remote.key, self.remote.etag
+            ):
                 await self._learn_foreign_metadata()
                 headers = self._headers()
             self.snapshot = replace(self.snapshot, size=self.size)
@@ -291,9 +293,11 @@ class OpenFile:
                     condition=condition,
                     read_base=self.read_base,
                 )
-            except (PreconditionFailed, NotFound) as error:
+            except (PreconditionFailed, NotFound, FilesystemError) as error:
                 if isinstance(error, NotFound) and base is None:
                     raise
+                if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
+                    raise  # ESTALE: the base could not be read any more
                 await keep_conflicting_bytes(self, key, headers)
                 raise FilesystemError(
                     errno.EEXIST if condition.absent else errno.ESTALE,

@@ -84,7 +84,7 @@ class Rename:
         replaces = False
         if target is not None:
             replaces = target.version is not None or self.mutations.last(target) is not None
-            intents.append(self.names.detach(target, overwritten=True))
+            intents.append(self.names.detach(target, overwritten=self._overwrites(inode)))
         namespace.move(inode, new_parent, new_name)
         new_key = namespace.key(inode)
         if inode.directory is not None:
@@ -97,6 +97,12 @@ class Rename:
             moved = self.mutations.put(file)
         intents.append(moved)
         return intents
+
+    def _overwrites(self, inode: Inode) -> bool:
+        """Whether an object comes to stand at the new key: an implied directory has none."""
+        if inode.directory is None or self.mutations.last(inode) is not None:
+            return True
+        return inode.marker is not None and inode.marker.endswith("/")
 
 
 def _below(directory: Inode, ancestor: Inode) -> bool:

@@ -60,7 +60,7 @@ class State:
         self.nursery: trio.Nursery | None = None  # while the file system runs
         # A write-behind change was refused (EACCES): the next ones wait for their own outcome.
         self.cautious = config.writeback.sync
-        self._own: OrderedDict[str, None] = OrderedDict()
+        self._own: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def start_soon(self, function: Callable[[], Awaitable[None]]) -> None:
         """Runs in the background; what it raises is logged, for nobody waits for it."""
@@ -74,15 +74,16 @@ class State:
         if self.nursery is not None:
             self.nursery.start_soon(guarded)
 
-    def wrote(self, etag: str) -> None:
-        """Remembers that the version `etag` came from this mount."""
-        self._own[etag] = None
-        self._own.move_to_end(etag)
+    def wrote(self, key: str, etag: str) -> None:
+        """Remembers that this version came from this mount, all of its metadata too."""
+        self._own[key, etag] = None
+        self._own.move_to_end((key, etag))
         if len(self._own) > OWN_VERSIONS:
             self._own.popitem(last=False)
 
-    def is_own(self, etag: str) -> bool:
-        return etag in self._own
+    def is_own(self, key: str, etag: str) -> bool:
+        """The key counts: another host's empty file has the ETag of ours."""
+        return (key, etag) in self._own
 
     def remote_of(self, inode: Inode) -> RemoteObject | None:
         """Where the committed bytes of `inode` are now; None if it has none."""

@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from s3mount.core.config import MIB, WritebackConfig
-from s3mount.core.metadata import Attributes, encode
+from s3mount.core.metadata import Attributes, encode, with_mtime
 from s3mount.store.base import (
     KEPT_HEADERS,
     Condition,
@@ -52,6 +52,8 @@ class Copier:
     ) -> Copied:
         """Copies bytes, metadata and headers; with `attributes` these replace the old ones.
 
+        An object whose mtime is its Last-Modified gets it as metadata: the copy's is now.
+
         Raises PreconditionFailed if the source is not the version `etag`, NotFound if it is gone.
         """
         info = await self._store.head(source)
@@ -61,7 +63,10 @@ class Copier:
                 operation="CopyObject",
                 key=source,
             )
-        metadata = info.metadata if attributes is None else encode(attributes, info.metadata)
+        if attributes is None:
+            metadata = with_mtime(info.metadata, info.last_modified)
+        else:
+            metadata = encode(attributes, info.metadata)
         headers = WriteHeaders(
             metadata, {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
         )

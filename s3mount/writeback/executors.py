@@ -6,6 +6,7 @@ All of them are idempotent: carried out twice in a row they leave the bucket as 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -33,11 +34,22 @@ DELETE_BATCH = 1000
 Replacing = Callable[[Sequence[str]], Awaitable[None]]
 
 
+class Own(Protocol):
+    """Which versions came from this mount, with all of their metadata."""
+
+    def is_own(self, key: str, etag: str) -> bool: ...
+
+    def wrote(self, key: str, etag: str) -> None: ...
+
+
 class Executors:
     """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist."""
 
-    def __init__(self, store: ObjectStore, copier: Copier, before_replacing: Replacing) -> None:
+    def __init__(
+        self, store: ObjectStore, copier: Copier, before_replacing: Replacing, own: Own
+    ) -> None:
         self._store = store
+        self._own = own
         self._copier = copier
         self._before_replacing = before_replacing
 
@@ -175,12 +187,18 @@ class Executors:
             )
 
     async def _copy_below(self, item: ListedObject, target: str) -> PutResult | None:
-        """None if the object vanished meanwhile."""
+        """None if the object vanished meanwhile.
+
+        What this mount wrote is copied as it is, without a HEAD; others' objects may have no
+        mtime of their own, which the Copier gives them.
+        """
         key = item.key
         await self._before_replacing([target])
         try:
-            if item.storage_class in ("", "STANDARD") and item.size < PARTS_FROM:
-                return await self._store.copy(key, target, source_etag=item.etag)
+            if item.size < PARTS_FROM and self._own.is_own(key, item.etag):
+                result = await self._store.copy(key, target, source_etag=item.etag)
+                self._own.wrote(target, result.etag)
+                return result
         except PreconditionFailed:
             pass  # a new version meanwhile: that one, then
         except NotFound:

@@ -671,6 +671,10 @@ class Driver:
         old.replaced, old.linked = True, False
         parent.children[name] = self._foreign_file(path, size)
         await trio.sleep(1.5)
+        got = await self.client.read(path)
+        wanted = parent.children[name].content
+        assert got == bytes(wanted), f"opened after a foreign put: {_difference(got, wanted)}"
+        await trio.sleep(TTL)
 
     async def op_foreign_delete(self, file: int, _: int, __: int, ___: int) -> None:
         path = self._file(file)
@@ -716,13 +720,21 @@ class Driver:
             got = error.errno
         assert got == errno.ESTALE, f"flush of a conflicting edit: {_error(got)}"
         await self.client.release(handle_number)
+        self._check_conflict(path, bytes(old.content))
+        await trio.sleep(TTL + 1)
+
+    def _check_conflict(self, path: str, wanted: bytes) -> None:
+        """The whole file, or where its old version could not be read any more what was written."""
         kept = [key for key in self.store.objects if ".conflict-" in key]
         assert len(kept) == 1, f"conflict files: {kept}"
-        assert kept[0].startswith(f"{self.config.prefix}{path}.conflict-"), kept
+        key, _, offset = kept[0].partition(".at-")
+        assert key.startswith(f"{self.config.prefix}{path}.conflict-"), kept
         data = self.store.objects[kept[0]].data
-        assert data == bytes(old.content), f"{kept[0]!r}: {_difference(data, old.content)}"
+        if offset:
+            assert (data, offset) == (b"ours", "3")
+        else:
+            assert data == wanted, f"{key!r}: {_difference(data, wanted)}"
         self.store.delete_foreign(kept[0])
-        await trio.sleep(TTL + 1)
 
 
 def _error(number: int | None) -> str:
