@@ -129,7 +129,7 @@ class Commit:
             elif plan.restart:
                 await self._upload.stop_flights()
                 await self._upload.discard_upload()
-            elif not self._mismatch():
+            elif not await self._mismatch(plan):
                 return await self._multipart(plan)
             elif self._may_resend():
                 await self._upload.stop_flights()
@@ -168,11 +168,13 @@ class Commit:
 
     # -- an upload under another key or other headers
 
-    def _mismatch(self) -> bool:
+    async def _mismatch(self, plan: Multipart) -> bool:
+        """Whether the upload that will be used has another key or other headers: a part sent ahead
+        may have begun it with what was true then, perhaps not answered yet."""
         upload = self._upload
-        return upload.upload_id is not None and (
-            upload.key != self._key or upload.headers != self._headers
-        )
+        upload.free = plan.free
+        await upload.ensure_upload(lambda: (self._key, self._headers))
+        return upload.key != self._key or upload.headers != self._headers
 
     def _may_resend(self) -> bool:
         """Whether to begin again under the right key and headers."""
@@ -279,8 +281,6 @@ class Commit:
         return result
 
     async def _multipart(self, plan: Multipart) -> PutResult:
-        self._upload.free = plan.free
-        await self._upload.ensure_upload(lambda: (self._key, self._headers))
         await self._execute(plan.steps)
         return await self._complete(plan.steps, self._key, self._condition)
 
