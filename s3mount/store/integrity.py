@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from awscrt import checksums
 
 from s3mount.store.base import Body, SlicedBody
+
+log = logging.getLogger(__name__)
 
 # Where nothing is known of the service, an MD5 of so little costs less than the request.
 SMALL_BODY = 1024 * 1024
@@ -57,6 +60,39 @@ def digest_for(body: Body, size: int, *, checks_crc32c: bool, checks_md5: bool) 
     if checks_md5 or size <= SMALL_BODY:
         return Digest(md5=md5(body))
     return Digest()
+
+
+class Md5Etags:
+    """Compares answered ETags with our MD5, where they are one (ruling 13).
+
+    Some services answer 32 hex digits that are none. A mismatch is first taken for damage, so
+    that the body is sent again; a second one in a row means that this operation's ETags tell
+    nothing, for the rest of the process. Called from many threads; a lost count is harmless.
+    """
+
+    def __init__(self, *, encrypted: bool) -> None:
+        self._encrypted = encrypted
+        self._mismatches: dict[str, int] = {}
+
+    def check(self, operation: str, etag: str, digest: Digest, encryption: str) -> str:
+        """What is wrong with `etag`; '' if nothing is known to be. `encryption`: the answer's
+        x-amz-server-side-encryption, or ''."""
+        if digest.md5 is None or self._encrypted or not is_md5(etag):
+            return ""
+        if encryption not in {"", "AES256"}:
+            return ""
+        before = self._mismatches.get(operation, 0)
+        if etag == digest.md5:
+            if before == 1:
+                self._mismatches[operation] = 0
+            return ""
+        if before >= 2:
+            return ""
+        self._mismatches[operation] = before + 1
+        if before == 1:
+            log.warning("the ETags of %s are no MD5s here: not compared any more", operation)
+            return ""
+        return f"stored with ETag {etag}, sent with MD5 {digest.md5}"
 
 
 def is_md5(etag: str) -> bool:

@@ -28,6 +28,7 @@ class MultipartUploads:
         self._rare = rare
         self._probe = probe
         self._headers = headers
+        self._etags = integrity.Md5Etags(encrypted=headers.encrypted)
 
     async def create(self, key: str, headers: WriteHeaders) -> str:
         """Returns the upload id. By the wire, since its headers are those of a PUT."""
@@ -57,8 +58,7 @@ class MultipartUploads:
             return Request(operation, "PUT", key, query, headers, body)
 
         def parse(answer: Answer) -> base.Part:
-            etag = results.etag_of(operation, key, answer)
-            results.check_etag(operation, key, etag, digest, self._headers.encrypted, answer)
+            etag = results.checked_etag(operation, key, digest, self._etags, answer)
             return base.Part(number, etag, size, digest.crc32c)
 
         return await self._sender.write(operation, key, build, parse, size=size)

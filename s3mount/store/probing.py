@@ -149,9 +149,9 @@ class _Probing:
     async def _put(self, condition: dict[str, str]) -> base.PutResult | StoreError:
         headers = self._headers.write(WriteHeaders()) | condition
         request = Request("PutObject", "PUT", self._key, (), headers, _BODY)
-        digest = integrity.Digest()
+        digest, etags = integrity.Digest(), integrity.Md5Etags(encrypted=True)
         result = await self._ask(
-            request, lambda answer: results.put_result(self._key, digest, True, answer)
+            request, lambda answer: results.put_result(self._key, digest, etags, answer)
         )
         if not isinstance(result, StoreError):
             self._note_written(result)

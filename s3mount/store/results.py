@@ -2,9 +2,9 @@
 
 import re
 
-from s3mount.store import base, integrity, xml
+from s3mount.store import base, xml
 from s3mount.store.answers import error_for, http_date, object_info, version_id
-from s3mount.store.integrity import Digest
+from s3mount.store.integrity import Digest, Md5Etags
 from s3mount.store.wire import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -46,10 +46,9 @@ def _check_length(key: str, answer: Answer) -> None:
         raise _corrupt("GetObject", key, "no Content-Length")
 
 
-def put_result(key: str, digest: Digest, encrypted: bool, answer: Answer) -> base.PutResult:
+def put_result(key: str, digest: Digest, etags: Md5Etags, answer: Answer) -> base.PutResult:
     """Raises CorruptAnswer where the ETag shows that other bytes were stored than were sent."""
-    etag = etag_of("PutObject", key, answer)
-    check_etag("PutObject", key, etag, digest, encrypted, answer)
+    etag = checked_etag("PutObject", key, digest, etags, answer)
     return base.PutResult(
         etag, version_id(answer.headers), http_date(answer.headers.get("date", ""))
     )
@@ -62,16 +61,12 @@ def etag_of(operation: str, key: str, answer: Answer) -> str:
     return etag
 
 
-def check_etag(
-    operation: str, key: str, etag: str, digest: Digest, encrypted: bool, answer: Answer
-) -> None:
-    """Compares the ETag with our MD5, where both are there and the ETag is one (ruling 13)."""
-    if digest.md5 is None or encrypted or not integrity.is_md5(etag):
-        return
-    if answer.headers.get("x-amz-server-side-encryption", "AES256") != "AES256":
-        return
-    if etag != digest.md5:
-        raise _corrupt(operation, key, f"stored with ETag {etag}, sent with MD5 {digest.md5}")
+def checked_etag(operation: str, key: str, digest: Digest, etags: Md5Etags, answer: Answer) -> str:
+    etag = etag_of(operation, key, answer)
+    encryption = answer.headers.get("x-amz-server-side-encryption", "")
+    if wrong := etags.check(operation, etag, digest, encryption):
+        raise _corrupt(operation, key, wrong)
+    return etag
 
 
 def copy_result(operation: str, key: str, answer: Answer) -> base.PutResult:
