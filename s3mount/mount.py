@@ -198,11 +198,12 @@ class Mount:
             entry = find_mount(self.config.mountpoint)
             if entry is not None:
                 await trio.to_thread.run_sync(tune_mount, entry)
+            self.serving = True
+            log.info("%s is mounted on %s", self.config.store.bucket, self.config.mountpoint)
+            # First, for the watchdog inherits standard error, which is now the daemon's own.
+            self.hooks.started()
+            notify_systemd("READY=1")
             with self._watchdog():
-                self.serving = True
-                self.hooks.started()
-                notify_systemd("READY=1")
-                log.info("%s is mounted on %s", self.config.store.bucket, self.config.mountpoint)
                 session.start_soon(self._end_when_told, state)
                 await self.session_ended.wait()
             session.cancel_scope.cancel()
@@ -335,8 +336,9 @@ async def check_bucket(store: base.ObjectStore, config: MountConfig) -> None:
             " e.g. by: timedatectl set-ntp true"
         ) from None
     except base.BadCredentials as error:
+        what = "there are no usable" if error.status is None else f"{where} refuses the"
         raise ConfigurationError(
-            f"{where} refuses the credentials ({error}); check AWS_PROFILE, AWS_ACCESS_KEY_ID,"
+            f"{what} credentials ({error}); check AWS_PROFILE, AWS_ACCESS_KEY_ID,"
             " ~/.aws/credentials or -o passwd_file"
         ) from None
     except base.AccessDenied as error:

@@ -34,8 +34,11 @@ class Logs:
     timestamps: bool = True
     name: str = ""  # put before the lines of this mount
 
-    def start(self, environment: Mapping[str, str] = os.environ) -> None:
-        """While the mount is in the foreground or just starting."""
+    def start(self, *, quiet: bool, environment: Mapping[str, str] = os.environ) -> None:
+        """While the mount is in the foreground or just starting.
+
+        `quiet`: a daemon's caller reads why it failed, in one line, not what was tried.
+        """
         handler: logging.Handler
         if self.file is not None:
             handler = logging.handlers.WatchedFileHandler(self.file)
@@ -43,6 +46,8 @@ class Logs:
             handler = logging.StreamHandler(sys.stderr)
         journal = self.file is None and _is_journal(environment)
         self._use(handler, JournalFormatter(self._format(timed=False)) if journal else None)
+        if quiet and self.file is None and self.level != "debug":
+            logging.getLogger("s3mount").setLevel(logging.CRITICAL)
 
     def leave_terminal(self) -> None:
         """When the daemon lets go of standard error."""

@@ -110,7 +110,7 @@ def start(config: MountConfig, settings: Settings) -> int:
     )
     launch = None if config.foreground else daemonize()
     try:
-        logs.start()
+        logs.start(quiet=launch is not None)
     except OSError as error:
         complain(f"the log file cannot be written: {error.strerror}: {logs.file}")
         return CONFIGURATION_STATUS

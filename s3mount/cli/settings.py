@@ -54,8 +54,10 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     bucket, prefix = split_bucket(_required(settings, "bucket", "name the bucket to mount"))
     _check_combinations(settings, environment)
     _append_servicepath(settings)
-    endpoint = settings.get("store", "endpoint_url")
-    check_bucket_name(bucket, amazon=_is_amazon(endpoint or environment.get("AWS_ENDPOINT_URL")))
+    endpoint = settings.get("store", "endpoint_url") or _endpoint_of(environment)
+    if endpoint:
+        settings.set("store", "endpoint_url", endpoint)
+    check_bucket_name(bucket, amazon=_is_amazon(endpoint))
     mountpoint = resolve(Path(_required(settings, "mountpoint", "name the directory to mount on")))
     root = settings.get("front", "cache_dir") or default_cache_dir(environment)
     name = mount_name(endpoint, bucket, prefix, mountpoint)
@@ -152,6 +154,13 @@ def check_bucket_name(bucket: str, *, amazon: bool) -> None:
         raise ConfigurationError(
             f"no bucket can be called {bucket!r}: a name has {rule}; check the spelling"
         )
+
+
+def _endpoint_of(environment: Mapping[str, str]) -> str | None:
+    """As boto3 does it, but here, for it is a part of the mount's identity."""
+    if environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return None
+    return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
 
 
 def _is_amazon(endpoint: str | None) -> bool:

@@ -51,8 +51,8 @@ def commands(state: MountState) -> Mapping[str, Command]:
             "endpoint": config.store.endpoint_url,
             "mountpoint": str(config.mountpoint),
             "uptime": round(time.time() - state.started, 1),
-            "pending": state.pending(),
             **state.filesystem.status(),
+            "pending": state.pending(),
         }
 
     async def flush(request: Mapping[str, Json]) -> Json:
