@@ -52,6 +52,7 @@ async def open_filesystem(
         stat_cache=stat_cache,
         clock=clock,
         fetch_info=fetch_info,
+        on_replaced=lambda inode: state.replaced(inode),
     )
     schedule = PartSchedule(
         config.writeback.part_size,

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import stat
+from functools import partial
 
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.handle import FileHandle
@@ -48,10 +49,14 @@ class Files:
         truncate = writable and bool(flags & os.O_TRUNC)
         if writable and self.state.config.read_only:
             raise FilesystemError(errno.EROFS)
-        if inode not in self.state.open_files:
+        opened = self.state.open_files.get(inode)
+        if opened is None or not opened.busy:
             await self._confirm(inode, writable=writable, truncate=truncate)
             if inode.attributes is None:
                 await self.state.namespace.attributes(inode)
+        opened = self.state.open_files.get(inode)
+        if inode.detached and (opened is None or opened.taken):
+            raise FilesystemError(errno.ESTALE, "the name means another file now")
         if not writable:
             self.siblings.opened(inode)
         file = self._file(inode)
@@ -176,7 +181,9 @@ class Files:
         """A close(2) of one descriptor of it. design.md 4 says why that is not yet the end."""
         handle = self.handle(number)
         file = handle.file
-        if not handle.writable or not handle.wrote or file.inode.detached:
+        if not handle.writable or not handle.wrote:
+            return
+        if file.inode.detached and not file.taken:
             return
         if handle.flushed:
             return  # shared by processes that end one after the other: RELEASE sends the rest
@@ -197,6 +204,10 @@ class Files:
         handle.close_reader()
         file = handle.file
         file.handles.discard(handle)
+        if file.taken and file.dirty and not file.handles:
+            # RELEASE has nobody to tell: the bytes are kept, and the log says where.
+            self.state.start_soon(partial(self._give_way, file))
+            return
         if file.inode.detached:
             if not file.handles:
                 self._let_go(file)
@@ -205,6 +216,12 @@ class Files:
             self.mutations.put(file)
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
+
+    async def _give_way(self, file: OpenFile) -> None:
+        try:
+            await self.mutations.commit(file)
+        finally:
+            self._let_go(file)
 
     def _let_go(self, file: OpenFile) -> None:
         """The last reader of an unlinked file: its object may go now."""
@@ -218,7 +235,7 @@ class Files:
         """Bytes, name and attributes of the file are in S3 when this returns."""
         handle = self.handle(number)
         file = handle.file
-        if file.inode.detached:
+        if file.inode.detached and not file.taken:
             return
         handle.wrote = False
         try:

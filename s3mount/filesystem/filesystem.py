@@ -53,8 +53,11 @@ class FileSystem:
 
     async def lookup(self, parent: int, name: bytes) -> Stat:
         directory = self.inode(parent)
-        inode = await self.state.namespace.lookup(directory, self._names.name(name))
-        attributes = await self._attributes.known(inode)
+        while True:
+            inode = await self.state.namespace.lookup(directory, self._names.name(name))
+            attributes = await self._attributes.known(inode)
+            if not inode.detached:
+                break  # else its attributes turned out to be another version's: look again
         self.state.namespace.inodes.acquire(inode)
         return self._stats.stat(inode, attributes)
 

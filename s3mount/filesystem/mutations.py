@@ -64,6 +64,8 @@ class Mutations:
 
     async def commit(self, file: OpenFile) -> None:
         """The file as it is now is in S3 when this returns; else it raises."""
+        if file.taken and file.dirty:
+            await file.give_way()
         while file.dirty and not file.inode.detached:
             wanted = file.changes
             # A PUT that runs may have started before the last change: then another one follows.

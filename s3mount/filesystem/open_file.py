@@ -82,6 +82,8 @@ class OpenFile:
         self.put: Intent | None = None  # the unfinished PUT
         self.snapshot: Snapshot | None = None  # while it runs
         self.error: Exception | None = None  # of the last commit, if final
+        # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
+        self.taken = False
         self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
         self.lock = trio.Lock()
         if new:
@@ -92,6 +94,11 @@ class OpenFile:
     @property
     def dirty(self) -> bool:
         return self.changes != self.sent
+
+    @property
+    def busy(self) -> bool:
+        """Whether bytes or attributes are here that the bucket does not have."""
+        return self.dirty or self.put is not None
 
     def touch(self) -> None:
         """mtime and ctime are now; they ride in the next PUT.
@@ -303,6 +310,16 @@ class OpenFile:
                     errno.EEXIST if condition.absent else errno.ESTALE,
                     f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
                 ) from error
+
+    async def give_way(self) -> None:
+        """Keeps the bytes beside what others have put under the name, and raises ESTALE."""
+        async with self.lock:
+            key = self.state.namespace.key(self.inode)
+            await keep_conflicting_bytes(self, key, self._headers())
+            self.sent = self.changes
+        raise FilesystemError(
+            errno.ESTALE, f"another host changed {key!r} meanwhile; the bytes are kept beside it"
+        )
 
     async def _learn_foreign_metadata(self) -> None:
         if self.kept is None and self.remote is not None:

@@ -96,6 +96,12 @@ class State:
             inode.version.version_id,
         )
 
+    def replaced(self, inode: Inode) -> None:
+        """Another host has put another object in the inode's place, or removed it."""
+        file = self.open_files.get(inode)
+        if file is not None:
+            file.taken = True
+
     def progress(self) -> float:
         return self.uploader.progress_at
 
