@@ -235,10 +235,7 @@ class Resolver:
         if info is not None and not (
             self._config.compat_dir and is_folder_marker(info.key, info.size, info.metadata)
         ):
-            if existing is not None:
-                self._tree.observe(existing, info, asked_at)
-                return directory.entries.get(name)
-            return self._tree.seen_info(parent, name, info, asked_at)
+            return self._settle_object(parent, name, info, asked_at)
         if below.folder is not None:
             if existing is not None and existing.directory is not None:
                 existing.marker = name + FOLDER_SUFFIX
@@ -251,6 +248,19 @@ class Resolver:
             directory.note_absent(name, asked_at)
         return directory.entries.get(name)
 
+    def _settle_object(
+        self, parent: Inode, name: str, info: ObjectInfo, asked_at: float
+    ) -> Inode | None:
+        entries = directory_of(parent).entries
+        existing = entries.get(name)
+        if existing is not None and (existing.directory is None or _is_bare_marker(info)):
+            self._tree.observe(existing, info, asked_at)
+            return entries.get(name)
+        # There is no directory any more, or there was nothing.
+        if existing is not None and not self._tree.gone(existing, asked_at):
+            return existing
+        return self._tree.seen_info(parent, name, info, asked_at)
+
     def _settle_directory(
         self,
         parent: Inode,
@@ -259,9 +269,7 @@ class Resolver:
         below: _Below,
         asked_at: float,
     ) -> Inode | None:
-        bare = info is not None and is_directory_object(
-            info.key, info.size, info.headers.get("content-type"), info.metadata
-        )
+        bare = info is not None and _is_bare_marker(info)
         if info is not None and not bare:
             directory_of(parent).shadowed[info.key] = "a directory of the same name is shown"
         marker = name if bare else None
@@ -273,3 +281,9 @@ class Resolver:
         elif info is not None and bare:
             self._tree.observe(inode, info, asked_at)
         return inode
+
+
+def _is_bare_marker(info: ObjectInfo) -> bool:
+    """The object is a directory's marker without a slash."""
+    content_type = info.headers.get("content-type")
+    return is_directory_object(info.key, info.size, content_type, info.metadata)

@@ -167,7 +167,8 @@ class Run:
         await trio.testing.wait_all_tasks_blocked()
 
     async def hold_answers(self) -> None:
-        self.held = trio.Event()
+        if self.held is None:
+            self.held = trio.Event()
 
     async def wait(self, seconds: float) -> None:
         self.bench.clock.advance(seconds)
