@@ -5,21 +5,26 @@ real services do. The synchronous side door (`objects`, `put_foreign`, `delete_f
 `uploads`) is what other hosts do and see; it counts no request and calls no hook.
 """
 
-import base64
-import hashlib
 import inspect
 import time
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import trio
 
-from s3mount.store import base
+from s3mount.store import base, integrity
 from s3mount.store.base import ALWAYS, Body, Capabilities, Condition, WriteHeaders
 from s3mount.store.checks import check_key, check_metadata, check_put_size
+from s3mount.store.memory_bucket import MemoryBucket, StoredObject, StoredUpload
+
+__all__ = [
+    "ALL_CAPABILITIES",
+    "CEPH_CAPABILITIES",
+    "NO_CAPABILITIES",
+    "MemoryStore",
+    "StoredObject",
+    "StoredUpload",
+]
 
 ALL_CAPABILITIES = Capabilities(
     put_if_absent=True,
@@ -40,29 +45,6 @@ NO_CAPABILITIES = Capabilities()
 
 Hook = Callable[[str, str], Awaitable[None] | None]
 _ARCHIVE_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
-_SHOWN_HEADERS = frozenset(base.KEPT_HEADERS) | {"x-amz-restore", "x-amz-missing-meta"}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """One version of one key. `headers` holds all that was sent with it."""
-
-    key: str
-    data: bytes = field(repr=False)
-    metadata: Mapping[str, str]
-    headers: Mapping[str, str]
-    etag: str
-    last_modified: float
-    version_id: str | None = None
-
-
-@dataclass(slots=True)
-class StoredUpload:
-    key: str
-    upload_id: str
-    headers: WriteHeaders
-    initiated: float
-    parts: dict[int, tuple[str, bytes]] = field(default_factory=dict, repr=False)
 
 
 def _as_bytes(body: Body) -> bytes:
@@ -71,16 +53,7 @@ def _as_bytes(body: Body) -> bytes:
     return bytes(body)  # no copy if it is bytes already
 
 
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def multipart_etag(part_etags: Sequence[str]) -> str:
-    digests = b"".join(bytes.fromhex(etag) for etag in part_etags)
-    return f"{_md5(digests)}-{len(part_etags)}"
-
-
-class MemoryStore:
+class MemoryStore(MemoryBucket):
     """See the module. `clock` gives seconds since the epoch; LastModified is cut to whole ones.
     `monotonic` is the clock of `asked_at`.
 
@@ -101,106 +74,14 @@ class MemoryStore:
         before: Hook | None = None,
         after: Hook | None = None,
     ) -> None:
-        self.bucket = bucket
-        self.clock = clock
+        super().__init__(
+            bucket, clock=clock, capabilities=capabilities, minimum_part_size=minimum_part_size
+        )
         self.monotonic = monotonic
         self.before = before
         self.after = after
-        self.uploads: dict[str, StoredUpload] = {}
-        self.minimum_part_size = minimum_part_size
         self.page_size = page_size
-        self._capabilities = capabilities
-        self._objects: dict[str, StoredObject] = {}
-        self._versions: dict[tuple[str, str], StoredObject] = {}
-        self._ordered: list[str] | None = []  # None: to be sorted anew
         self._counts: Counter[str] = Counter()
-        self._serial = 0
-
-    # -- the side door
-
-    @property
-    def objects(self) -> Mapping[str, StoredObject]:
-        """The current version of every key, live; not ordered."""
-        return MappingProxyType(self._objects)
-
-    def put_foreign(
-        self,
-        key: str,
-        data: bytes = b"",
-        metadata: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> StoredObject:
-        """Another host writes `key`."""
-        return self._store(key, data, WriteHeaders(metadata or {}, headers or {}))
-
-    def delete_foreign(self, key: str) -> None:
-        """Another host deletes `key`; nothing happens if it is not there."""
-        self._remove(key)
-
-    # -- the bucket
-
-    def _now(self) -> float:
-        return float(int(self.clock()))
-
-    def _next_id(self, kind: str) -> str:
-        self._serial += 1
-        return f"{kind}-{self._serial}"
-
-    def _store(
-        self, key: str, data: bytes, headers: WriteHeaders, etag: str | None = None
-    ) -> StoredObject:
-        stored = StoredObject(
-            key=key,
-            data=data,
-            metadata=MappingProxyType({k.lower(): v for k, v in headers.metadata.items()}),
-            headers=MappingProxyType({k.lower(): v for k, v in headers.headers.items()}),
-            etag=etag or _md5(data),
-            last_modified=self._now(),
-            version_id=self._next_id("version") if self._capabilities.versioned else None,
-        )
-        if key not in self._objects:
-            self._ordered = None
-        self._objects[key] = stored
-        if stored.version_id is not None:
-            self._versions[key, stored.version_id] = stored
-        return stored
-
-    def _remove(self, key: str) -> None:
-        if self._objects.pop(key, None) is not None:
-            self._ordered = None
-
-    def _find(self, operation: str, key: str, version_id: str | None = None) -> StoredObject:
-        if version_id is not None:
-            stored = self._versions.get((key, version_id))
-        else:
-            stored = self._objects.get(key)
-        if stored is None:
-            raise base.NotFound("", operation=operation, key=key, status=404, code="NoSuchKey")
-        return stored
-
-    def _upload(self, operation: str, key: str, upload_id: str) -> StoredUpload:
-        upload = self.uploads.get(upload_id)
-        if upload is None or upload.key != key:
-            raise base.NoSuchUpload(
-                "", operation=operation, key=key, status=404, code="NoSuchUpload"
-            )
-        return upload
-
-    def _check_condition(
-        self, operation: str, key: str, condition: Condition, *, absent: bool, match: bool
-    ) -> None:
-        """`absent`, `match`: does the service honour that condition for this request?"""
-        current = self._objects.get(key)
-        lost_race = condition.absent and absent and current is not None
-        changed = (
-            condition.etag is not None
-            and match
-            and (current is None or current.etag != condition.etag)
-        )
-        if lost_race or changed:
-            raise base.PreconditionFailed(
-                "", operation=operation, key=key, status=412, code="PreconditionFailed"
-            )
 
     # -- requests
 
@@ -217,28 +98,6 @@ class MemoryStore:
             result = hook(operation, key)
             if inspect.isawaitable(result):
                 await result
-
-    def _info(self, stored: StoredObject, asked_at: float) -> base.ObjectInfo:
-        shown = {name: value for name, value in stored.headers.items() if name in _SHOWN_HEADERS}
-        if shown.get("x-amz-storage-class") == "STANDARD":
-            del shown["x-amz-storage-class"]
-        shown.setdefault("content-type", "binary/octet-stream")
-        if tagging := stored.headers.get("x-amz-tagging"):
-            shown["x-amz-tagging-count"] = str(tagging.count("&") + 1)
-        return base.ObjectInfo(
-            key=stored.key,
-            size=len(stored.data),
-            etag=stored.etag,
-            last_modified=stored.last_modified,
-            metadata=stored.metadata,
-            headers=shown,
-            version_id=stored.version_id,
-            answered_at=self._now(),
-            asked_at=asked_at,
-        )
-
-    def _put_result(self, stored: StoredObject) -> base.PutResult:
-        return base.PutResult(stored.etag, stored.version_id, self._now())
 
     async def capabilities(self) -> Capabilities:
         await trio.lowlevel.checkpoint()
@@ -308,57 +167,6 @@ class MemoryStore:
         await self._end("ListObjectsV2", prefix)
         return page
 
-    def _page(
-        self,
-        prefix: str,
-        delimiter: str,
-        start_after: str,
-        token: str | None,
-        max_keys: int,
-        asked_at: float,
-    ) -> base.ListPage:
-        if self._ordered is None:
-            self._ordered = sorted(self._objects)  # by code point, which is by UTF-8 byte
-        keys = self._ordered
-        index = max(bisect_left(keys, prefix), bisect_right(keys, start_after))
-        if token is not None:
-            index = max(index, self._token_index(keys, token))
-        objects: list[base.ListedObject] = []
-        prefixes: list[str] = []
-        token_now = ""
-        while index < len(keys) and keys[index].startswith(prefix):
-            if len(objects) + len(prefixes) >= max_keys:
-                return base.ListPage(objects, prefixes, token_now, self._now(), asked_at)
-            key = keys[index]
-            cut = key.find(delimiter, len(prefix)) if delimiter else -1
-            if cut >= 0:
-                prefixes.append(key[: cut + len(delimiter)])
-                token_now = f"p{prefixes[-1]}"
-                index = self._token_index(keys, token_now)
-            else:
-                token_now = f"o{key}"
-                objects.append(self._listed(key))
-                index += 1
-        return base.ListPage(objects, prefixes, None, self._now(), asked_at)
-
-    @staticmethod
-    def _token_index(keys: Sequence[str], token: str) -> int:
-        """The first key after the object (o) of `token`, or after all below its prefix (p)."""
-        last = token[1:]
-        if token[0] == "p":
-            return bisect_left(keys, last[:-1] + chr(ord(last[-1]) + 1))
-        return bisect_right(keys, last)
-
-    def _listed(self, key: str) -> base.ListedObject:
-        stored = self._objects[key]
-        return base.ListedObject(
-            key,
-            len(stored.data),
-            stored.etag,
-            stored.last_modified,
-            stored.headers.get("x-amz-storage-class", "STANDARD"),
-        )
-
     async def put(
         self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
     ) -> base.PutResult:
@@ -418,14 +226,6 @@ class MemoryStore:
         await self._end(operation, target)
         return self._put_result(stored)
 
-    def _source(self, operation: str, source: str, source_etag: str | None) -> StoredObject:
-        found = self._find(operation, source)
-        if source_etag is not None and found.etag != source_etag:
-            raise base.PreconditionFailed(
-                f"the source's ETag is {found.etag}", operation=operation, key=source, status=412
-            )
-        return found
-
     # -- multipart uploads
 
     async def create_upload(self, key: str, headers: WriteHeaders) -> str:
@@ -446,24 +246,6 @@ class MemoryStore:
         part = self._add_part(operation, key, upload_id, number, data)
         await self._end(operation, key)
         return part
-
-    def _add_part(
-        self, operation: str, key: str, upload_id: str, number: int, data: bytes
-    ) -> base.Part:
-        if not 1 <= number <= 10_000:
-            raise base.InvalidRequest("part numbers are 1 to 10000", operation=operation, key=key)
-        check_put_size(operation, key, len(data))
-        upload = self._upload(operation, key, upload_id)
-        etag = _md5(data)
-        upload.parts[number] = etag, data
-        return base.Part(number, etag, len(data), self._checksum(data))
-
-    def _checksum(self, data: bytes) -> str | None:
-        if not self._capabilities.checks_crc32c:
-            return None
-        from awscrt import checksums
-
-        return base64.b64encode(checksums.crc32c(data).to_bytes(4, "big")).decode()
 
     async def upload_part_copy(
         self,
@@ -505,36 +287,11 @@ class MemoryStore:
         )
         self._check_parts(upload, parts)
         data = b"".join(upload.parts[part.number][1] for part in parts)
-        etag = multipart_etag([part.etag for part in parts])
+        etag = integrity.multipart_etag([part.etag for part in parts])
         stored = self._store(key, data, upload.headers, etag)
         del self.uploads[upload_id]
         await self._end(operation, key)
         return self._put_result(stored)
-
-    def _check_parts(self, upload: StoredUpload, parts: Sequence[base.Part]) -> None:
-        """Raises InvalidPart, or InvalidRequest for a part that is too small or out of order."""
-        operation, key = "CompleteMultipartUpload", upload.key
-        numbers = [part.number for part in parts]
-        if numbers != sorted(set(numbers)) or not numbers:
-            raise base.InvalidRequest(
-                "no parts, or not ascending", operation=operation, key=key, code="InvalidPartOrder"
-            )
-        for part in parts:
-            if upload.parts.get(part.number, ("", b""))[0] != part.etag:
-                raise base.InvalidPart(
-                    f"part {part.number}", operation=operation, key=key, status=400
-                )
-        if len(parts) < len(upload.parts) and not self._capabilities.complete_subset:
-            raise base.InvalidPart("not all parts", operation=operation, key=key, status=400)
-        for part in parts[:-1]:
-            if len(upload.parts[part.number][1]) < self.minimum_part_size:
-                raise base.InvalidRequest(
-                    f"part {part.number}",
-                    operation=operation,
-                    key=key,
-                    status=400,
-                    code="EntityTooSmall",
-                )
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         await self._begin("AbortMultipartUpload", key)
