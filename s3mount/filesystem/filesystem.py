@@ -13,6 +13,7 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import name_to_bytes
+from s3mount.core.metadata import Attributes
 from s3mount.filesystem.attributes import AttributeChanges
 from s3mount.filesystem.dir_handle import DirHandle
 from s3mount.filesystem.files import Files
@@ -28,6 +29,8 @@ from s3mount.namespace import Inode
 
 # What df shows as a block; sizes are multiples of it.
 BLOCK_SIZE = 1024 * 1024
+# A lookup that loses a race against another host looks again, so often.
+LOOKS = 5
 
 
 class FileSystem:
@@ -53,13 +56,22 @@ class FileSystem:
 
     async def lookup(self, parent: int, name: bytes) -> Stat:
         directory = self.inode(parent)
-        while True:
-            inode = await self.state.namespace.lookup(directory, self._names.name(name))
-            attributes = await self._attributes.known(inode)
-            if not inode.detached:
-                break  # else its attributes turned out to be another version's: look again
+        inode, attributes = await self._find(directory, self._names.name(name))
         self.state.namespace.inodes.acquire(inode)
         return self._stats.stat(inode, attributes)
+
+    async def _find(self, parent: Inode, name: str) -> tuple[Inode, Attributes]:
+        """If what is asked for its attributes turns out to be another version, looks again."""
+        for _ in range(LOOKS):
+            inode = await self.state.namespace.lookup(parent, name)
+            try:
+                attributes = await self._attributes.known(inode)
+            except FilesystemError as error:
+                if error.errno != errno.ESTALE or not inode.detached:
+                    raise
+            if not inode.detached:
+                return inode, attributes
+        raise FilesystemError(errno.ESTALE, f"{name!r} is replaced again and again")
 
     def acquire(self, number: int) -> None:
         """The kernel holds one more reference (an entry it took from readdir)."""

@@ -178,7 +178,11 @@ class Mutations:
     # -- metadata and markers ------------------------------------------------------------------
 
     def attributes(self, inode: Inode, *, after: Intent | None = None) -> Intent | None:
-        """The inode's attributes changed; None if they ride in what is to be sent anyway."""
+        """The inode's attributes changed: what carries them to the bucket.
+
+        An intent that runs has begun with the old ones, so another one follows it; but not for
+        the times of a directory in which a name came or went.
+        """
         file = self.state.open_files.get(inode)
         sent_after = file is not None and (file.dirty or file.put is not None)
         if file is not None and sent_after and (after is None or file.put is not after):
@@ -236,7 +240,7 @@ class Mutations:
         self.state.namespace.committed(
             inode, Version(result.etag, 0, result.answered_at), intent.attributes, key=intent.key
         )
-        self._attributes_moved_on(inode, intent, current)
+        inode.attributes = current  # changed while the intent ran: see attributes()
 
     def _fill_in(self, inode: Inode, intent: Intent) -> None:
         """The version that the intent acts on, and the newest attributes."""
@@ -262,14 +266,7 @@ class Mutations:
             inode.version = version
             return
         self.state.namespace.committed(inode, version, written, key=intent.key)
-        self._attributes_moved_on(inode, intent, current)
-
-    def _attributes_moved_on(self, inode: Inode, intent: Intent, current: object) -> None:
-        """Changed while the intent ran: one more."""
-        if current is not None and current != intent.attributes and intent.attributes is not None:
-            inode.attributes = current  # type: ignore[assignment]
-            if not inode.detached:
-                self.attributes(inode, after=intent)
+        inode.attributes = current
 
     def _repin(self, inode: Inode, key: str, result: PutResult) -> None:
         """Our own copy is the same bytes at another key or under another ETag."""

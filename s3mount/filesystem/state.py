@@ -60,7 +60,7 @@ class State:
         self.nursery: trio.Nursery | None = None  # while the file system runs
         # A write-behind change was refused (EACCES): the next ones wait for their own outcome.
         self.cautious = config.writeback.sync
-        self._own: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._own: OrderedDict[str, str] = OrderedDict()  # ETag by key
 
     def start_soon(self, function: Callable[[], Awaitable[None]]) -> None:
         """Runs in the background; what it raises is logged, for nobody waits for it."""
@@ -76,14 +76,18 @@ class State:
 
     def wrote(self, key: str, etag: str) -> None:
         """Remembers that this version came from this mount, all of its metadata too."""
-        self._own[key, etag] = None
-        self._own.move_to_end((key, etag))
+        self._own[key] = etag
+        self._own.move_to_end(key)
         if len(self._own) > OWN_VERSIONS:
             self._own.popitem(last=False)
 
     def is_own(self, key: str, etag: str) -> bool:
         """The key counts: another host's empty file has the ETag of ours."""
-        return (key, etag) in self._own
+        return self._own.get(key) == etag
+
+    def deleted(self, key: str) -> None:
+        """Whatever is found under the key from now on is another host's."""
+        self._own.pop(key, None)
 
     def remote_of(self, inode: Inode) -> RemoteObject | None:
         """Where the committed bytes of `inode` are now; None if it has none."""

@@ -41,6 +41,8 @@ class Own(Protocol):
 
     def wrote(self, key: str, etag: str) -> None: ...
 
+    def deleted(self, key: str) -> None: ...
+
 
 class Executors:
     """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist."""
@@ -101,6 +103,7 @@ class Executors:
                 intent.on_copied(intent, result)
             await self._before_replacing([source])
             await self._store.delete(source)
+            self._own.deleted(source)
         return result
 
     # -- deletes -------------------------------------------------------------------------------
@@ -124,6 +127,8 @@ class Executors:
         return failures
 
     async def _delete(self, keys: list[str]) -> list[tuple[str, StoreError]]:
+        for key in keys:
+            self._own.deleted(key)
         if len(keys) == 1:
             try:
                 await self._store.delete(keys[0])
@@ -185,6 +190,8 @@ class Executors:
             await self._raise_first(
                 await self._store.delete_many(keys[start : start + DELETE_BATCH])
             )
+        for key in keys:
+            self._own.deleted(key)
 
     async def _copy_below(self, item: ListedObject, target: str) -> PutResult | None:
         """None if the object vanished meanwhile.
