@@ -12,7 +12,7 @@ import pytest
 from s3mount.fuse.mountpoint import find_mount, is_dead
 from s3mount.fuse.watchdog import start_watchdog
 from tests.counting_proxy import CountingProxy, hang
-from tests.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.lifecycle.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
 

@@ -108,8 +108,9 @@ class Mounts:
     ) -> Mounted:
         """Returns when it answers. `url`: another way to the bucket's server (a proxy)."""
         number = len(self.made)
-        path = path or self.directory / f"mnt{number}"
-        path.mkdir(exist_ok=True)
+        if path is None:
+            path = self.directory / f"mnt{number}"
+            path.mkdir()
         env = environment(bucket, self.directory)
         if url is not None:
             env["AWS_ENDPOINT_URL_S3"] = url

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounting import Mounts, mounts_below
+from tests.lifecycle.mounting import Mounts, mounts_below
 
 
 @pytest.fixture

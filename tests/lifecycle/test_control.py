@@ -10,7 +10,7 @@ from pathlib import Path
 
 from s3mount.control.address import find_sockets
 from tests.counting_proxy import CountingProxy
-from tests.mounting import Mounts, environment, names, s3mount
+from tests.lifecycle.mounting import Mounts, environment, names, s3mount
 from tests.servers import Bucket
 
 
@@ -29,9 +29,7 @@ def test_status_shows_what_the_mount_is_doing(moto_bucket: Bucket, mounts: Mount
     mounted.unmount()
 
 
-def test_flush_waits_for_changes_that_returned_at_once(
-    moto_bucket: Bucket, mounts: Mounts
-) -> None:
+def test_flush_waits_for_changes_that_returned_at_once(moto_bucket: Bucket, mounts: Mounts) -> None:
     mounted = mounts.start(moto_bucket)
     (mounted.path / "directory").mkdir()
     mounted.flush()
@@ -131,8 +129,8 @@ def test_500_blocked_closes_leave_df_ls_and_cached_reads_alone(
         assert closer.poll() is None
         assert took < 4, "programs that need no network waited for it"
         proxy.latency = 0.0
-        assert closer.stdout.readline() == "closed\n"
-        assert closer.wait(60) == 0
+        assert closer.communicate(timeout=60)[0] == "closed\n"
+        assert closer.returncode == 0
         mounted.unmount()
     assert len(moto_bucket.keys()) == count + 2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.fuse.mountpoint import find_mount
-from tests.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.lifecycle.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
@@ -51,9 +51,7 @@ def test_the_daemon_answers_when_the_command_returns(
     ended(target, env)
 
 
-def test_a_prefix_is_mounted_as_the_root(
-    moto_bucket: Bucket, target: Path, tmp_path: Path
-) -> None:
+def test_a_prefix_is_mounted_as_the_root(moto_bucket: Bucket, target: Path, tmp_path: Path) -> None:
     moto_bucket.put("a/b/file", b"x")
     moto_bucket.put("outside", b"x")
     env = environment(moto_bucket, tmp_path)
