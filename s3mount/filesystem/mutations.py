@@ -110,8 +110,10 @@ class Mutations:
         snapshot = file.snapshot
         if result is None or snapshot is None:
             return
-        if file.kept is None:  # else it carries others' metadata on
+        if file.kept is None:
             self.state.wrote(intent.key, result.etag)
+        else:
+            self.state.disown(intent.key)  # it carries others' metadata on
         version = Version(
             etag=result.etag,
             size=snapshot.size,
@@ -254,6 +256,8 @@ class Mutations:
             return
         if self.state.is_own(intent.source or intent.key, inode.version.etag):
             self.state.wrote(intent.key, result.etag)
+        else:
+            self.state.disown(intent.key)
         written = intent.attributes if intent.attributes is not None else inode.attributes
         if written is None:
             return

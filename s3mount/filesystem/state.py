@@ -85,8 +85,8 @@ class State:
         """The key counts: another host's empty file has the ETag of ours."""
         return self._own.get(key) == etag
 
-    def deleted(self, key: str) -> None:
-        """Whatever is found under the key from now on is another host's."""
+    def disown(self, key: str) -> None:
+        """What is under the key now may carry others' metadata, or there is nothing."""
         self._own.pop(key, None)
 
     def remote_of(self, inode: Inode) -> RemoteObject | None:

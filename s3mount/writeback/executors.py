@@ -41,7 +41,7 @@ class Own(Protocol):
 
     def wrote(self, key: str, etag: str) -> None: ...
 
-    def deleted(self, key: str) -> None: ...
+    def disown(self, key: str) -> None: ...
 
 
 class Executors:
@@ -103,7 +103,7 @@ class Executors:
                 intent.on_copied(intent, result)
             await self._before_replacing([source])
             await self._store.delete(source)
-            self._own.deleted(source)
+            self._own.disown(source)
         return result
 
     # -- deletes -------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Executors:
 
     async def _delete(self, keys: list[str]) -> list[tuple[str, StoreError]]:
         for key in keys:
-            self._own.deleted(key)
+            self._own.disown(key)
         if len(keys) == 1:
             try:
                 await self._store.delete(keys[0])
@@ -191,7 +191,7 @@ class Executors:
                 await self._store.delete_many(keys[start : start + DELETE_BATCH])
             )
         for key in keys:
-            self._own.deleted(key)
+            self._own.disown(key)
 
     async def _copy_below(self, item: ListedObject, target: str) -> PutResult | None:
         """None if the object vanished meanwhile.
@@ -210,6 +210,7 @@ class Executors:
             pass  # a new version meanwhile: that one, then
         except NotFound:
             return None
+        self._own.disown(target)
         try:
             return (await self._copier.copy(key, target, etag=None, attributes=None)).result
         except NotFound:

@@ -331,8 +331,9 @@ class Driver:
         self._say(f"chmod({chosen!r}, {wanted:#o})")
         await self.client.setattr(chosen, mode=wanted)
         node = self.tree.find(chosen)
-        node.mode = stat.S_IFMT(node.mode) | wanted
-        node.marker = True
+        if stat.S_IMODE(node.mode) != wanted:
+            node.mode = stat.S_IFMT(node.mode) | wanted
+            node.marker = True
 
     async def op_chown(self, path: int, uid: int, _: int, __: int) -> None:
         chosen = self._any(path)
