@@ -124,8 +124,11 @@ class Mutations:
         current = inode.attributes
         self.state.adopt(file)
         remote = RemoteObject(intent.key, result.etag, snapshot.size, result.version_id)
+        content = file.small_content()
         clean = file.committed(remote)
-        self._keep_for_readers(file, remote)
+        if clean and content is not None and len(content) == remote.size:
+            # Small files just written are often read, or appended to, at once.
+            self.state.readpath.seed(remote, 0, content)
         if inode.detached:
             inode.version = version
             self.state.orphan(file)
@@ -135,15 +138,6 @@ class Mutations:
             inode.attributes = current
             if clean:
                 self.attributes(inode, after=intent)
-
-    def _keep_for_readers(self, file: OpenFile, remote: RemoteObject) -> None:
-        """Small files just written are often read at once: their bytes are here already."""
-        if file.spooled is None or file.dirty:
-            return
-        if 0 < remote.size <= self.state.config.read.small_object and file.spooled.present.covers(
-            0, remote.size
-        ):
-            self.state.readpath.seed(remote, 0, bytes(file.spooled.read(0, remote.size)))
 
     def _file_failed(self, file: OpenFile, error: Exception) -> None:
         file.snapshot = None

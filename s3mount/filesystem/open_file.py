@@ -331,9 +331,29 @@ class OpenFile:
 
     async def read_base(self, offset: int, length: int) -> bytes:
         """Bytes of the base object for a part that is sent with changes in it."""
-        if self.remote is None:
+        remote = self.remote
+        if remote is None:
             return bytes(length)
-        return bytes(await self.state.readpath.fetch_range(self.remote, offset, length))
+        if remote.size > self.state.config.read.small_object:
+            return bytes(await self.state.readpath.fetch_range(remote, offset, length))
+        # Whole and kept: a log that grows line by line is then read once, not at each line.
+        whole = await self.state.readpath.fetch_range(remote, 0, remote.size)
+        self.state.readpath.seed(remote, 0, whole)
+        return whole[offset : offset + length]
+
+    def small_content(self) -> bytes | None:
+        """All bytes of a small file, if they are at hand; to be asked before `committed`."""
+        if self.spooled is None or not 0 < self.size <= self.state.config.read.small_object:
+            return None
+        answer = bytearray(self.size)
+        if self.remote is not None and self.visible:
+            known = self.state.readpath.known(self.remote, 0, self.visible)
+            if known is None and not self.spooled.present.covers(0, self.visible):
+                return None
+            answer[: self.visible] = known or bytes(self.visible)
+        for start, stop in list(self.spooled.present.within(0, self.size)):
+            answer[start:stop] = self.spooled.read(start, stop - start)
+        return bytes(answer)
 
     async def _publish_if_dropped(self, offset: int, length: int) -> None:
         if self.upload is not None and self.upload.needs_early_publish(offset, length):

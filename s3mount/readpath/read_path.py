@@ -67,11 +67,22 @@ class ReadPath:
         """One per handle; its close() ends its reading ahead."""
         return ObjectReader(remote, self._cache, self._prefetcher, self._sizes, self._readers)
 
+    def known(self, remote: RemoteObject, offset: int, length: int) -> bytes | None:
+        """[offset, offset+length) if one cached piece holds it; starts nothing."""
+        version = self._cache.known(remote.identity)
+        piece = None if version is None else version.segments.find(offset)
+        if piece is None or offset + length > piece.end:
+            return None
+        return bytes(piece.view(offset, offset + length))
+
     async def fetch_range(self, remote: RemoteObject, offset: int, length: int) -> bytes:
         """[offset, offset+length), cut at the end; kept nowhere. Errors as ObjectReader.read."""
         end = min(offset + length, remote.size)
         if offset >= end:
             return b""
+        known = self.known(remote, offset, end - offset)
+        if known is not None:
+            return known
         pieces = cut([(offset, end)], self._max_request)
         found: dict[int, bytes] = {}
 
