@@ -1,0 +1,34 @@
+"""Fixtures of the tests through real mounts, and the table program x server."""
+
+from collections.abc import Generator
+
+import pytest
+
+from tests.mounts.matrix import MATRIX, print_matrix
+from tests.mounts.mounting import mounted
+
+__all__ = ["mounted"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fixtures see whether their test failed; cells of the matrix are filled."""
+    report = yield
+    if report.failed:
+        item.failed = True  # type: ignore[attr-defined]
+    cell = getattr(item, "callspec", None)
+    if cell is not None and item.get_closest_marker("matrix") is not None:
+        if report.failed or report.when == "call":
+            # "failed" is the last word: a failing teardown counts as well.
+            MATRIX.note(cell.params, report)
+    return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "matrix: a cell of the table program x server")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    print_matrix(terminalreporter)

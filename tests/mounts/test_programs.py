@@ -1,0 +1,34 @@
+"""Programs that people use, on real mounts of real services.
+
+After each, every object is looked at from outside, and everything again after a remount.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.mounts.matrix import MATRIX
+from tests.mounts.mounting import Mounted
+from tests.mounts.programs import PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
+from tests.mounts.trees import assert_in_bucket, assert_same, describe
+from tests.servers import Bucket
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_a_program_works_as_on_a_local_disk(
+    program: Program, bucket: Bucket, mounted: Mounted, tmp_path: Path
+) -> None:
+    mount = mounted(bucket, "-o", "allow_other")
+    place = mount.path / "work"
+    place.mkdir()
+    program(Job(mount, place, tmp_path))
+    mount.flush()
+    times = program in SETS_DIRECTORY_TIMES
+    tree = describe(place, directory_times=times)
+    row = str(program.__doc__).split("\n")[0]
+    MATRIX.requests[row, bucket.server.name] = mount.requests().total()
+    mount.stop()
+    assert_in_bucket(bucket, tree, "work/")
+    mount.start()
+    assert_same(describe(place, directory_times=times), tree, what="the tree after a remount")
