@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from types import TracebackType
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -215,7 +216,13 @@ class CountingProxy:
             with self._lock:
                 self._sockets -= {client, upstream}
 
-    def _exchange(self, client, client_file, upstream, upstream_file) -> bool:  # type: ignore[no-untyped-def]
+    def _exchange(
+        self,
+        client: socket.socket,
+        client_file: BufferedReader,
+        upstream: socket.socket,
+        upstream_file: BufferedReader,
+    ) -> bool:
         """One request and its answer; False at the end of the connection."""
         head, headers = _read_head(client_file)
         if not head:
@@ -300,7 +307,7 @@ def operation_of(method: str, target: str, headers: dict[str, str]) -> str:
     return names[method]
 
 
-def _read_head(file) -> tuple[str, dict[str, str]]:  # type: ignore[no-untyped-def]
+def _read_head(file: BufferedReader) -> tuple[str, dict[str, str]]:
     first = file.readline().decode("latin-1").rstrip("\r\n")
     headers: dict[str, str] = {}
     while first:
@@ -317,7 +324,7 @@ def _head_bytes(first: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join(lines).encode("latin-1")
 
 
-def _relay(source, target: socket.socket, size: int) -> None:  # type: ignore[no-untyped-def]
+def _relay(source: BufferedReader, target: socket.socket, size: int) -> None:
     while size > 0:
         piece = source.read1(min(size, _CHUNK))
         if not piece:
@@ -326,7 +333,7 @@ def _relay(source, target: socket.socket, size: int) -> None:  # type: ignore[no
         size -= len(piece)
 
 
-def _read_reply(file, method: str) -> Reply:  # type: ignore[no-untyped-def]
+def _read_reply(file: BufferedReader, method: str) -> Reply:
     first, headers = _read_head(file)
     while first.split(" ")[1:2] == ["100"]:
         first, headers = _read_head(file)
@@ -342,7 +349,7 @@ def _read_reply(file, method: str) -> Reply:  # type: ignore[no-untyped-def]
     return Reply(status, list(headers.items()), body)
 
 
-def _read_chunks(file) -> bytes:  # type: ignore[no-untyped-def]
+def _read_chunks(file: BufferedReader) -> bytes:
     pieces = []
     while size := int(file.readline().split(b";")[0], 16):
         pieces.append(file.read(size))

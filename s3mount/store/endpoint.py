@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import get_cert_path
+from botocore.utils import get_environ_proxies
 
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
@@ -24,6 +25,10 @@ from s3mount.store import base
 S3Client = Any  # its stubs would be another dependency of the tests
 
 log = logging.getLogger(__name__)
+
+# At DEBUG they log whole requests: session tokens, customer keys (ruling 20).
+for _name in ("boto3", "botocore", "urllib3"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 DEFAULT_REGION = "us-east-1"
 RELOAD_INTERVAL = 10.0  # seconds between two readings of credentials that were refused
@@ -234,3 +239,10 @@ def _endpoint(
 ) -> Endpoint:
     host = f"[{hostname}]" if ":" in hostname else hostname
     return Endpoint(scheme, host, port or (443 if scheme == "https" else 80), base_path, region)
+
+
+def https_proxy(endpoint: Endpoint) -> str | None:
+    """HTTPS_PROXY unless NO_PROXY excepts the host. Plain http goes without a proxy: one would
+    need absolute URLs, which urllib3 changes (`..`)."""
+    proxies = get_environ_proxies(f"{endpoint.scheme}://{endpoint.authority}")
+    return proxies.get("https") or None

@@ -279,8 +279,8 @@ class S3Store:
                 return await self._uploads.copied_part(
                     key, upload_id, number, source, start, length, condition
                 )
-            except base.NotImplementedByService:
-                pass
+            except (base.NotImplementedByService, base.InvalidRequest):
+                pass  # e.g. AWS copies no range of an object up to 5 MiB
         got = await self.get(source, start, length, if_match=source_etag)
         if len(got.data) != length:
             raise base.InvalidRange("", operation="UploadPartCopy", key=source, status=416)

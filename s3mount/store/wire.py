@@ -34,7 +34,7 @@ from s3mount.store import base
 from s3mount.store.answers import error_fields, error_for
 from s3mount.store.base import Body, SlicedBody
 from s3mount.store.counts import Counts
-from s3mount.store.endpoint import Connection, Endpoint
+from s3mount.store.endpoint import Connection, Endpoint, https_proxy
 from s3mount.store.signing import Signer
 
 log = logging.getLogger(__name__)
@@ -208,13 +208,17 @@ class Wire:
             return plain
         if not self._config.verify_tls:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        pool = HTTPSConnectionPool(
-            endpoint.host,
-            endpoint.port,
-            maxsize=self._threads,
-            cert_reqs="CERT_REQUIRED" if self._config.verify_tls else "CERT_NONE",
-            ca_certs=self._connection.ca_bundle() if self._config.verify_tls else None,
-        )
+        trust: dict[str, Any] = {
+            "cert_reqs": "CERT_REQUIRED" if self._config.verify_tls else "CERT_NONE",
+            "ca_certs": self._connection.ca_bundle() if self._config.verify_tls else None,
+            "maxsize": self._threads,
+        }
+        pool: HTTPConnectionPool
+        if proxy := https_proxy(endpoint):
+            manager = urllib3.ProxyManager(proxy, **trust)
+            pool = manager.connection_from_host(endpoint.host, endpoint.port, "https")
+        else:
+            pool = HTTPSConnectionPool(endpoint.host, endpoint.port, **trust)
         pool.ConnectionCls = type("Tls", (_TlsConnection,), silence)
         return pool
 

@@ -14,6 +14,8 @@
 | Complete's first answer | has an ETag | has an empty ETag |
 | Complete leaving parts out | taken | InvalidPart |
 | Complete again | ok | ok |
+| Complete of an unknown upload | 500 | NoSuchUpload |
+| many requests at once | served | 503 SlowDown if limited |
 | UploadPartCopy from a key with '%' | ok | 404, or a crash |
 | key over 1024 bytes | taken | InvalidObjectName |
 """
@@ -22,6 +24,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+import trio
 from botocore.exceptions import ClientError
 
 from s3mount.store import base
@@ -71,6 +74,40 @@ async def test_ceph_ignores_if_none_match_in_a_versioned_bucket(ceph_bucket: Buc
     assert found["versioned"]
     versions = ceph_bucket.client.list_object_versions(Bucket=ceph_bucket.name)
     assert versions.get("Versions", []) == []  # the probe leaves nothing behind
+
+
+async def test_old_versions_are_read_by_their_ids(bucket: Bucket) -> None:
+    bucket.client.put_bucket_versioning(
+        Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    store = open_store(bucket.config(state_dir=None))
+    first = await store.put("k", b"first", WriteHeaders({"n": "1"}))
+    second = await store.put("k", b"second", WriteHeaders({"n": "2"}))
+    assert first.version_id
+    assert first.version_id != second.version_id
+    assert (await store.head("k")).version_id == second.version_id
+    await store.delete("k")
+    with pytest.raises(base.NotFound):
+        await store.get("k")
+    old = await store.get("k", 1, 3, version_id=first.version_id)
+    assert (old.data, dict(old.info.metadata)) == (b"irs", {"n": "1"})
+    assert old.info.version_id == first.version_id
+    assert (await store.head("k", version_id=second.version_id)).size == 6
+    await store.aclose()
+
+
+async def test_a_gateway_under_pressure_is_asked_less_often() -> None:
+    with CephServer(conf=("rgw_max_concurrent_requests = 2",)) as cluster:
+        bucket = cluster.server.create_bucket()
+        store = open_store(bucket.config(retries=30, assume_conditional_writes=False))
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(store.put, f"k{number:03}", b"data", NOTHING)
+        counts = store.counts()
+        await store.aclose()
+        assert counts["SlowDowns"] > 0
+        assert counts["PutObject"] == 100 + counts["Retries"]
+        assert len(bucket.keys()) == 100
 
 
 def refusal(call: Any, **arguments: Any) -> str:

@@ -93,9 +93,17 @@ async def test_a_part_of_another_version_is_refused(store: ObjectStore) -> None:
 async def test_an_aborted_upload_is_gone(store: ObjectStore) -> None:
     upload_id, _ = await upload(store, "k", [b"data"])
     await store.abort_upload("k", upload_id)
+    await store.abort_upload("k", upload_id)  # not there any more: as good as aborted
     assert await store.list_uploads("") == []
     with pytest.raises(base.NotFound):
         await store.head("k")
+
+
+async def test_the_parts_of_an_unknown_upload_are_not_listed(store: ObjectStore) -> None:
+    upload_id, _ = await upload(store, "k", [b"data"])
+    await store.abort_upload("k", upload_id)
+    with pytest.raises(base.NoSuchUpload):
+        await store.list_parts("k", upload_id)
 
 
 async def test_completing_with_a_wrong_etag_is_an_invalid_part(store: ObjectStore) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -178,6 +179,38 @@ def test_verification_can_be_switched_off(
     wire.close()
 
 
+def test_https_goes_through_the_proxy_of_the_environment(
+    serve: Callable[..., TinyServer],
+    authority: tuple[Path, ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = serve(context=authority[1])
+    asked: list[bytes] = []
+
+    def relay(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def tunnel() -> None:
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", server.port)) as upstream:
+            asked.append(client.recv(65536))
+            client.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            threading.Thread(target=relay, args=(upstream, client), daemon=True).start()
+            relay(client, upstream)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=tunnel, daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "")
+        wire = wire_for(config_for(server, "https", ca_bundle=str(authority[0])))
+        assert send(wire, replace(GET, key="..")).body == b"data"
+        assert asked[0].startswith(b"CONNECT 127.0.0.1:")
+        assert server.heads[0].startswith(b"GET /bucket/.. HTTP/1.1")
+        wire.close()
+
+
 def test_connections_are_kept_and_used_again(serve: Callable[..., TinyServer]) -> None:
     server = serve()
     wire = wire_for(config_for(server))
@@ -308,6 +341,19 @@ def test_no_secret_shows_in_any_text() -> None:
     wire = wire_for(config)
     texts = [repr(config), repr(wire), repr(Connection(config)), repr(RequestHeaders(config))]
     assert not any(secret in text for text in texts for secret in ("SECRET", "TOKEN", "KKK"))
+
+
+def test_no_secret_shows_in_the_log_at_any_level(
+    serve: Callable[..., TinyServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    config = config_for(
+        serve(), secret_key="SECRET", session_token="TOKEN", sse_customer_key=b"K" * 32
+    )
+    wire = wire_for(config)
+    assert send(wire, replace(GET, headers=RequestHeaders(config).read())).body == b"data"
+    assert not any(word in caplog.text for word in ("SECRET", "TOKEN", "S0tLS0tL", "Signature"))
+    wire.close()
 
 
 def test_headers_follow_the_configuration() -> None:
