@@ -41,6 +41,11 @@ class Assembler:
         self._ready: list[Found] = []
         self._last_directory: str | None = None
 
+    @property
+    def held(self) -> Collection[str]:
+        """Names that come out with the next page."""
+        return self._held.keys()
+
     def feed_page(
         self,
         objects: Sequence[ListedObject],

@@ -214,7 +214,8 @@ class Listing:
             return {}, None
         ranges: list[tuple[str, str, str | None]] = []
         cut = len(self.prefix)
-        names = [one.key[cut:] for one in page.objects if len(one.key) > cut]
+        names = [*self._merge.assembler.held]  # they are merged with this page
+        names += [one.key[cut:] for one in page.objects if len(one.key) > cut]
         ranges.append((self.prefix, names[0], names[-1]) if names else ("", "", ""))
         if self._token is None and self.prefix:
             above, own = split_key(self.prefix)

@@ -283,6 +283,10 @@ class TreeWalk:
         if self._remote.stat_cache is None:
             return {}
         ranges: dict[str, tuple[str, str]] = {}
+        for level in self._levels:
+            if level.assembler.held:  # they are merged with this page
+                held = sorted(level.assembler.held)
+                ranges[level.assembler.prefix] = (held[0], held[-1])
         for listed in page.objects:
             prefix, name = split_key(listed.key)
             first, last = ranges.get(prefix, (name, name))
