@@ -91,7 +91,7 @@ class WritebackConfig:
     max_copy_size: int = 5 * GIB  # CopyObject's limit; beyond it UploadPartCopy
     copy_part_size: int = 64 * MIB  # sixteen of them in parallel copy 1 GiB at once
     single_put_limit: int = 8 * MIB  # larger files go up in parts
-    bytes_in_flight: int = 192 * MIB  # bodies of parts held in memory
+    bytes_in_flight: int = 128 * MIB  # bodies of parts held in memory: sixteen of the default size
     no_progress_timeout: float = 120.0  # close and fsync give up after so long without a byte
     namespace_delay: float = 0.5  # how long write-behind intents wait to be coalesced
     exclusive_at: Literal["close", "open"] = "close"  # O_EXCL between hosts
