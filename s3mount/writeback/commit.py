@@ -48,6 +48,7 @@ RESEND_LIMIT = 16 * MIB
 COPY_WHOLE_UP_TO = 128 * MIB
 # A copied part that the store has to read and send itself is in memory as a whole.
 READ_AND_SEND = 16 * MIB
+CLEAN_UP_TIME = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,12 @@ class Commit:
             elif plan.restart:
                 await self._upload.stop_flights()
                 await self._upload.discard_upload()
-            elif not await self._mismatch(plan):
-                return await self._multipart(plan)
-            elif self._may_resend():
+            elif not self._mismatch():
+                await self._upload.ensure_upload(lambda: (self._key, self._headers))
+                # A part sent ahead may have begun it meanwhile, with what was true then.
+                if not self._mismatch():
+                    return await self._multipart(plan)
+            elif self._resends():
                 await self._upload.stop_flights()
                 await self._upload.discard_upload()
             else:
@@ -139,6 +143,10 @@ class Commit:
 
     async def _plan(self) -> Plan:
         upload = self._upload
+        limits = self._uploader.limits(await self._store.capabilities())
+        if not await self._server_copies():
+            limits = replace(limits, copy_part_size=min(limits.copy_part_size, READ_AND_SEND))
+        # No await from here until the plan is known to `droppable`.
         on_server = dict(upload.table.attempted)
         for flight in upload.flights.values():
             on_server[flight.number] = (flight.start, flight.end)
@@ -152,13 +160,16 @@ class Commit:
             valid=frozenset(n for n in on_server if upload.still_valid(n, etag)),
             free=upload.free,
         )
-        limits = self._uploader.limits(await self._store.capabilities())
-        if not await self._server_copies():
-            limits = replace(limits, copy_part_size=min(limits.copy_part_size, READ_AND_SEND))
         try:
-            return plan_upload(state, self._uploader.schedule, limits, self._base is not None)
+            plan = plan_upload(state, self._uploader.schedule, limits, self._base is not None)
         except ValueError as error:
             raise FilesystemError(errno.EIO, f"{self._key!r}: {error}") from error
+        restarts = isinstance(plan, Multipart) and (plan.restart or self._resends())
+        if isinstance(plan, SinglePut) or restarts:
+            upload.planned = frozenset()
+        else:
+            upload.planned = frozenset(step.number for step in plan.steps)
+        return plan
 
     async def _server_copies(self) -> bool:
         """Whether part copies are done by the server (see ObjectStore.upload_part_copy)."""
@@ -168,17 +179,17 @@ class Commit:
 
     # -- an upload under another key or other headers
 
-    async def _mismatch(self, plan: Multipart) -> bool:
-        """Whether the upload that will be used has another key or other headers: a part sent ahead
-        may have begun it with what was true then, perhaps not answered yet."""
+    def _mismatch(self) -> bool:
+        """Whether the upload (perhaps one whose creation is not answered yet) has another key or
+        other headers."""
         upload = self._upload
-        upload.free = plan.free
-        await upload.ensure_upload(lambda: (self._key, self._headers))
-        return upload.key != self._key or upload.headers != self._headers
+        return upload.key is not None and (
+            upload.key != self._key or upload.headers != self._headers
+        )
 
-    def _may_resend(self) -> bool:
-        """Whether to begin again under the right key and headers."""
-        if self._file.dropped.overlaps(0, self._size):
+    def _resends(self) -> bool:
+        """Whether the upload has another key or headers, and is begun again with the right ones."""
+        if not self._mismatch() or self._file.dropped.overlaps(0, self._size):
             return False
         attempted = sum(end - start for start, end in self._upload.table.attempted.values())
         return self._upload.key != self._key or attempted <= RESEND_LIMIT
@@ -187,8 +198,8 @@ class Commit:
         """Completes the unfinished upload under its own key and headers; the rest of this commit
         is an edit of that object."""
         upload = self._upload
-        key = upload.key
-        assert key is not None
+        key, headers = upload.key or self._key, upload.headers or self._headers
+        await upload.ensure_upload(lambda: (key, headers))
         if key != self._key:
             await self._check_old_key(key)
         elif dirty or size != self._size:
@@ -275,12 +286,14 @@ class Commit:
             result = await self._store.put(
                 self._key, body.body, self._headers, condition=self._condition
             )
-        self._uploader.progressed()
-        await self._upload.stop_flights()
-        await self._upload.discard_upload()
+        # The object is there: a cancellation now must not make the commit look failed.
+        with trio.move_on_after(CLEAN_UP_TIME, shield=True):
+            await self._upload.stop_flights()
+            await self._upload.discard_upload()
         return result
 
     async def _multipart(self, plan: Multipart) -> PutResult:
+        self._upload.free = plan.free
         await self._execute(plan.steps)
         return await self._complete(plan.steps, self._key, self._condition)
 
@@ -288,6 +301,8 @@ class Commit:
         """All steps at once, bounded by bytes in flight. After a transient failure the others
         still finish: their parts are kept for the next commit. Raises the first failure."""
         failures: list[Exception] = []
+        planned = {step.number for step in steps}
+        await self._upload.stop_flights(set(self._upload.flights) - planned)
 
         async with trio.open_nursery() as nursery:
 
@@ -301,7 +316,7 @@ class Commit:
 
             for step in steps:
                 # Parts that are there already are most of a large file's.
-                if isinstance(step, Keep) and step.number not in self._upload.flights:
+                if isinstance(step, Keep) and step.number in self._upload.table.sent:
                     continue
                 nursery.start_soon(guarded, step)
         if failures:

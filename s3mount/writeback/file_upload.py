@@ -70,6 +70,8 @@ class FileUpload:
         self.table = PartTable(file, uploader.schedule)
         self.flights: dict[int, Flight] = {}
         self.committing = False
+        # The numbers of the commit that runs: only these parts may be dropped meanwhile.
+        self.planned: frozenset[int] = frozenset()
         # An object that a commit published before it failed: the next one builds on it.
         self.published: tuple[BaseObject, int] | None = None
         self._destination: Destination | None = None
@@ -125,6 +127,7 @@ class FileUpload:
             self.committing = True
             self._size = size
             self._last_key = key
+            self.planned = frozenset()
             self.file.failure = self._error = None
             snapshot = self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base)
@@ -137,7 +140,7 @@ class FileUpload:
                 raise
             else:
                 self.file.commit_succeeded(snapshot)
-                self.published = None
+                self.published = self.file.failure = self._error = None
                 self.uploader.progressed()
                 return result
             finally:
@@ -247,9 +250,12 @@ class FileUpload:
             except CommitSuperseded:
                 return
             except NoSuchUpload as error:
+                if self.committing:
+                    return
                 if self.file.dropped:
                     self._fail(FilesystemError(errno.EIO, f"parts already sent are gone: {error}"))
                     return
+                self._error = error
                 if upload_id == self.upload_id:
                     self.forget_upload()
             except StoreError as error:
@@ -257,12 +263,14 @@ class FileUpload:
                 if not error.transient:
                     self._fail(error)
                     return
-                log.warning("part %d: %s; tried again in %.0f s", flight.number, error, delay)
             except (FilesystemError, OSError) as error:
                 self._fail(error)
                 return
             else:
                 return
+            if self.committing:
+                return  # the commit sends it itself
+            log.warning("part %d: %s; tried again in %.0f s", flight.number, self._error, delay)
             flight.resting = True
             await trio.sleep(delay)
             flight.resting = False
@@ -411,5 +419,5 @@ class FileUpload:
         if self.free or self.file.readers:
             return
         for order, number in self.table.droppable(ends):
-            if number not in self.flights:
+            if number not in self.flights and (not self.committing or number in self.planned):
                 yield order, number

@@ -115,11 +115,7 @@ class SpooledFile:
                 return True
             return self._try_store(offset, data, dirty)
 
-        try:
-            await self._spool.until(attempt, self)
-        except BaseException:
-            self._release_empty()
-            raise
+        await self._spool.until(attempt, self)
 
     def _try_store(self, offset: int, data: Buffer, dirty: bool) -> bool:
         if self.closed:
@@ -130,17 +126,22 @@ class SpooledFile:
         size = self._chunk_size
         end = offset + length
         first, last = offset // size, (end - 1) // size
+        taken: list[int] = []
         for index in range(first, last + 1):
             low = offset - index * size if index == first else 0
             high = end - index * size if index == last else size
             chunk = self._chunks.get(index)
             if chunk is None:
                 chunk = self._take(index, low, high)
-                if chunk is None:
-                    return False
-                self._chunks[index] = chunk
-            elif not chunk.dense and not self._pool.grow(chunk, low, high):
-                return False
+                if chunk is not None:
+                    self._chunks[index] = chunk
+                    taken.append(index)
+                    continue
+            elif chunk.dense or self._pool.grow(chunk, low, high):
+                continue
+            for empty in taken:  # all or nothing: an empty chunk would only be in the way
+                self._release(empty)
+            return False
         if first == last:
             return self._store(first, offset, end, data, dirty)
         view = memoryview(data)
@@ -320,14 +321,6 @@ class SpooledFile:
 
     def _release(self, index: int) -> None:
         self._pool.release(self._chunks.pop(index))
-
-    def _release_empty(self) -> None:
-        """Chunks taken for a write that did not happen."""
-        empty = [index for index, chunk in self._chunks.items() if not any(chunk.filled)]
-        for index in empty:
-            self._release(index)
-        if empty:
-            self._spool.wake()
 
     # -- commits
 

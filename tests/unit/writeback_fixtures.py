@@ -95,6 +95,7 @@ class Writer:
     def __post_init__(self) -> None:
         self.file = self.rig.spool.create_file()
         self.upload: FileUpload = self.rig.uploader.upload_for(self.file)
+        self.lock = trio.Lock()  # one commit at a time, each on the base that the last one made
 
     def on_object(self, data: bytes) -> "Writer":
         """The file is an edit of an object with these bytes."""
@@ -125,20 +126,21 @@ class Writer:
         return got.data
 
     async def commit(self, condition: Condition = ALWAYS, key: str | None = None) -> PutResult:
-        self.key = key or self.key
-        size = len(self.expected)
-        result = await self.upload.commit(
-            self.key,
-            self.headers,
-            size=size,
-            base=self.base,
-            visible=self.visible,
-            condition=condition,
-            read_base=self.read_base,
-        )
-        self.base = BaseObject(self.key, result.etag, size)
-        self.visible = min(size, len(self.expected))
-        return result
+        async with self.lock:
+            self.key = key or self.key
+            size = len(self.expected)
+            result = await self.upload.commit(
+                self.key,
+                self.headers,
+                size=size,
+                base=self.base,
+                visible=self.visible,
+                condition=condition,
+                read_base=self.read_base,
+            )
+            self.base = BaseObject(self.key, result.etag, size)
+            self.visible = min(size, len(self.expected))
+            return result
 
     def read(self) -> bytes:
         """What a program reads now: spooled bytes over the base over zeros."""
