@@ -42,7 +42,6 @@ class Merge:
     def apply(
         self,
         asked_at: float,
-        answered_at: float,
         rows: Mapping[str, Row],
         marker_row: Row | None,
         *,
@@ -71,7 +70,7 @@ class Merge:
             if found.is_directory or found.listed is None:
                 self.tree.seen_directory(parent, name, asked_at, _marker_of(found))
             else:
-                seen_object(parent, name, found.listed, asked_at, answered_at, rows.get(name))
+                seen_object(parent, name, found.listed, asked_at, rows.get(name))
         if last:
             self._finish()
 
@@ -181,7 +180,7 @@ class Listing:
         assembler.feed_page(page.objects, page.prefixes, folders)
         if only_marker:
             assembler.unreachable.pop("/", None)
-        self._merge.apply(asked_at, page.answered_at, rows, marker_row, last=last)
+        self._merge.apply(asked_at, rows, marker_row, last=last)
         self._observe_folders(folders, asked_at)
         self._token = page.next_token
         self._note_reach(page)

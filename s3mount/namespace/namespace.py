@@ -77,6 +77,8 @@ class Namespace:
         self.config = config
         self.defaults = defaults
         self.drop_names: Callable[[int, str], None] | None = None
+        if stat_cache is not None and not stat_cache.fingerprint:
+            stat_cache.fingerprint = _fingerprint(defaults)
         self._remote = Remote(store, clock, stat_cache, fetch_info)
         self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced)
         self._fetcher = AttributeFetcher(self._tree, self._remote, config, time.time())
@@ -285,3 +287,9 @@ class Namespace:
             "shadowed": len(shadowed),
             "shadowed_samples": dict(sorted(shadowed.items())[:SAMPLES]),
         }
+
+
+def _fingerprint(defaults: AttributeDefaults) -> str:
+    """Of what cached attributes depend on beside the object's own metadata."""
+    modes = f"{defaults.file_mode:o} {defaults.directory_mode:o}"
+    return f"1 {defaults.uid} {defaults.gid} {modes}"

@@ -161,7 +161,7 @@ class TreeWalk:
             self._position = page.objects[-1].key[len(self.prefix) :]
         if page.next_token is None:
             self._leave_to("")
-        self._merge(page, asked_at, rows, folders)
+        self._merge(asked_at, rows, folders)
         self._pages_unwanted += 1
         return page.next_token
 
@@ -206,7 +206,6 @@ class TreeWalk:
 
     def _merge(
         self,
-        page: ListPage,
         asked_at: float,
         rows: Mapping[str, Mapping[str, Row]],
         folders: Mapping[str, ObjectInfo],
@@ -224,7 +223,6 @@ class TreeWalk:
             is_base = level.above is None
             merge.apply(
                 asked_at,
-                page.answered_at,
                 rows.get(prefix, {}),
                 marker_row,
                 last=level.ended,

@@ -17,7 +17,7 @@ async def test_a_new_file_is_local_until_it_is_committed() -> None:
     names = bench.namespace()
     pin = names.pin(names.root, "f")
     inode = names.add(names.root, "f", FILE, directory=False)
-    assert inode.is_local
+    assert [inode.is_local] == [True]
     assert (names.key(inode), names.stored_at(inode), inode.size) == ("f", "f", 0)
     inode.local_size = 12
     assert inode.size == 12
@@ -239,3 +239,17 @@ async def test_a_directory_emptied_here_stays_while_its_marker_is_on_its_way() -
     assert await names_of(names, names.root) == ["d"]
     assert await names.lookup(names.root, "d") is directory
     assert directory.marker == "d/"
+
+
+async def test_attributes_of_a_file_renamed_before_they_were_known_are_still_learnt() -> None:
+    bench = Bench()
+    bench.put("f", data=b"x" * 5000, mode="33152")
+    names = bench.namespace()
+    assert await names_of(names, names.root) == ["f"]
+    inode = await names.lookup(names.root, "f")
+    assert inode.attributes is None
+    pins = [names.pin(names.root, "f"), names.pin(names.root, "g")]
+    names.move(inode, names.root, "g")
+    assert (await names.attributes(inode)).mode == 0o100600
+    for pin in pins:
+        pin.release()

@@ -239,7 +239,7 @@ class Run:
         if inode.detached or inode.parent.detached:
             return
         await self.send()  # the order of the queue is not what is tested here
-        if inode.detached:
+        if self.names.peek(inode.parent, inode.name) is not inode:
             return
         key = self.names.marker_key(inode) if inode.is_directory else self.names.stored_at(inode)
         place = (inode.parent, inode.name)
@@ -347,10 +347,11 @@ async def test_the_namespace_shows_the_bucket_and_what_was_done_here(
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                         raise
                     inode = None
-            kind = None
-            if inode is not None:
-                kind = "directory" if inode.is_directory else f"file {inode.size}"
-            assert kind == kinds.get(path), path
+            if inode is None:
+                assert path not in kinds
+            else:
+                found = "directory" if inode.is_directory else f"file {inode.size}"
+                assert (path, found) in expected
         nursery.cancel_scope.cancel()
 
 

@@ -135,7 +135,7 @@ async def test_what_was_written_here_is_known_after_a_restart_only_if_it_is_not_
     bench = Bench()
     bench.put("f", data=b"1", mode="33188")
     stored = bench.store.objects["f"]
-    numbers = []
+    numbers: list[int] = []
     for answered_at, heads in ((stored.last_modified, 1), (stored.last_modified + 5, 0)):
         names = bench.namespace(stat_cache=StatCache(tmp_path / "stat.db", 10_000))
         if not numbers:

@@ -127,7 +127,7 @@ async def test_a_huge_sub_directory_streams_instead() -> None:
 async def test_an_error_in_the_walk_is_no_error_of_the_reader() -> None:
     bench = Bench()
     bench.put(*(f"d{d:02}/f" for d in range(20)), data=b"x" * 5000)
-    failed = []
+    failed: list[str] = []
 
     def fail(operation: str, key: str) -> None:
         from s3mount.store.base import ServerError

@@ -1,0 +1,221 @@
+"""The tree of inodes, their keys, and what is done to it here. No await at all."""
+
+import errno
+from collections.abc import Callable, Mapping
+
+from s3mount.core.config import AttributeDefaults
+from s3mount.core.errors import FilesystemError
+from s3mount.core.keys import ROOT_MARKER, check_key
+from s3mount.core.metadata import Attributes
+from s3mount.namespace.inode import (
+    NEVER,
+    Directory,
+    Inode,
+    Version,
+    not_a_directory,
+)
+from s3mount.namespace.inode_table import ROOT_NUMBER, InodeTable
+from s3mount.namespace.stat_cache import Row, is_racy
+
+
+class LocalTree:
+    """See the module; tree.py adds the answers. `remember(row)` takes rows for the stat cache."""
+
+    def __init__(
+        self,
+        prefix: str,
+        defaults: AttributeDefaults,
+        clock: Callable[[], float],
+        remember: Callable[[Row], None],
+        on_replaced: Callable[[Inode], None] | None,
+    ) -> None:
+        self.prefix = prefix
+        self.defaults = defaults
+        self.clock = clock
+        self.remember = remember
+        self.on_replaced = on_replaced
+        self.table = InodeTable()
+        self.root = Inode(ROOT_NUMBER, None, "", NEVER)
+        self.root.directory = Directory()
+        self.root.lookups = 1
+        self.table.insert(self.root)
+
+    # -- keys
+
+    def key(self, inode: Inode) -> str:
+        """The name key: where the tree shows the inode; a directory's ends in '/'."""
+        names = [""] if inode.directory is not None else []
+        step: Inode = inode
+        while step.parent is not None:
+            names.append(step.name)
+            step = step.parent
+        if step is inode:
+            return self.prefix
+        names.reverse()
+        return self.prefix + "/".join(names)
+
+    def stored_at(self, inode: Inode) -> str:
+        """The storage key: where the bytes are now."""
+        return inode.storage_key if inode.storage_key is not None else self.key(inode)
+
+    def child_key(self, parent: Inode, name: str) -> str:
+        """Where an object `name` of this directory is stored, as far as others know it."""
+        return self.stored_at(parent) + name
+
+    def marker_key(self, inode: Inode) -> str:
+        """The key of the directory's marker as seen, else that of the form we write."""
+        stored = self.stored_at(inode)
+        if inode.parent is None:
+            return stored or ROOT_MARKER
+        if inode.marker is None:
+            return stored
+        return stored[:-1] + inode.marker[len(inode.name) :]
+
+    def is_pinned(self, inode: Inode) -> bool:
+        return inode.is_local or inode.is_pinned
+
+    # -- local changes
+
+    def add(self, parent: Inode, name: str, attributes: Attributes, *, directory: bool) -> Inode:
+        siblings = directory_of(parent)
+        if name in siblings.entries:
+            raise FilesystemError(errno.EEXIST)
+        key = self.key(parent) + name
+        check_key(key + "/" if directory else key)
+        now = self.clock()
+        inode = Inode(self.table.free_number(key), parent, name, now)
+        inode.set_attributes(attributes, now, settled=False)
+        if directory:
+            inode.directory = Directory(complete_at=now)
+        siblings.note_change(name, now)
+        self.attach(siblings, inode)
+        return inode
+
+    def detach(self, inode: Inode) -> None:
+        """Removed here."""
+        if inode.detached:
+            return
+        if inode.parent is None:
+            raise FilesystemError(errno.EBUSY)
+        siblings = directory_of(inode.parent)
+        if inode.storage_key is None and inode.version is not None:
+            inode.storage_key = self.stored_at(inode)  # the parent may be renamed later
+        siblings.remove(inode.name)
+        siblings.note_change(inode.name, self.clock())
+        self.let_go(inode)
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Renamed here; the target name must be free. Storage keys stay what they are."""
+        target = directory_of(parent)
+        if inode.parent is None or inode.detached:
+            raise FilesystemError(errno.EBUSY)
+        if name in target.entries:
+            raise FilesystemError(errno.EEXIST)
+        check_key(self.key(parent) + name)
+        now = self.clock()
+        self._freeze(inode)
+        source = directory_of(inode.parent)
+        source.remove(inode.name)
+        source.note_change(inode.name, now)
+        if inode.marker is not None:
+            inode.marker = name + inode.marker[len(inode.name) :]
+        inode.parent, inode.name = parent, name
+        target.entries[name] = inode
+        target.note_change(name, now)
+        inode.seen_at = now
+        self._thaw(inode)
+
+    def _freeze(self, inode: Inode) -> None:
+        """Pins the storage keys of the inode and all below it to what they are."""
+        below = [inode]
+        while below:
+            one = below.pop()
+            if one.directory is None:
+                if one.storage_key is None and one.version is not None:
+                    one.storage_key = self.key(one)
+                continue
+            if one.storage_key is None:
+                one.storage_key = self.key(one)
+            below.extend(one.directory.entries.values())
+
+    def _thaw(self, inode: Inode) -> None:
+        """Forgets storage keys that are the name keys (a rename there and back)."""
+        if inode.storage_key != self.key(inode):
+            return
+        below = [inode]
+        while below:
+            one = below.pop()
+            if one.storage_key == self.key(one):
+                one.storage_key = None
+            if one.directory is not None:
+                below.extend(one.directory.entries.values())
+
+    def committed(
+        self,
+        inode: Inode,
+        version: Version,
+        attributes: Attributes,
+        *,
+        key: str,
+        answered_at: float = 0.0,
+    ) -> None:
+        now = self.clock()
+        name_key = self.key(inode)
+        if inode.directory is None:
+            inode.storage_key = None if key == name_key else key
+        elif key in (name_key, ROOT_MARKER):
+            inode.storage_key = None
+            inode.marker = inode.name + "/"
+        inode.version = version
+        inode.seen_at = now
+        inode.set_attributes(
+            attributes, now, settled=not is_racy(version.last_modified, answered_at)
+        )
+        if not inode.detached and inode.parent is not None:
+            directory_of(inode.parent).note_change(inode.name, now)
+        self.remember(Row.of(key, version, attributes, answered_at, inode.number))
+
+    def rehomed(
+        self, old_prefix: str, new_prefix: str, versions: Mapping[str, Version] | None = None
+    ) -> None:
+        now = self.clock()
+        for inode in self.table:
+            stored = inode.storage_key
+            if stored is None or not stored.startswith(old_prefix):
+                continue
+            key = new_prefix + stored[len(old_prefix) :]
+            inode.storage_key = key if inode.detached or key != self.key(inode) else None
+            version = None if versions is None else versions.get(key)
+            if version is not None:
+                inode.version = version
+                inode.settled = False
+                if inode.attributes is not None:
+                    self.remember(Row.of(key, version, inode.attributes, 0.0, inode.number))
+            if inode.parent is not None and not inode.detached:
+                directory_of(inode.parent).note_change(inode.name, now)
+
+    def forget_names(self, inode: Inode) -> None:
+        directory = directory_of(inode)
+        directory.complete_at = directory.covered_at = NEVER
+        directory.absent.clear()
+        for child in directory.entries.values():
+            if not self.is_pinned(child):
+                child.seen_at = NEVER
+
+    # -- inside
+
+    def attach(self, siblings: Directory, inode: Inode) -> None:
+        siblings.entries[inode.name] = inode
+        siblings.absent.pop(inode.name, None)
+        self.table.insert(inode)
+
+    def let_go(self, inode: Inode) -> None:
+        inode.detached = True
+        self.table.drop_if_unused(inode)
+
+
+def directory_of(inode: Inode) -> Directory:
+    """Raises FilesystemError ENOTDIR."""
+    if inode.directory is None:
+        raise not_a_directory(inode)
+    return inode.directory
