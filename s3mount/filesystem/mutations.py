@@ -293,6 +293,12 @@ class Mutations:
         )
         return self._add(inode, intent, *places, delay=NEVER if deferred else self._delay)
 
+    def discard(self, key: str, place: Place) -> Intent:
+        """The object of an inode that is gone already: nothing stands at `place` any more."""
+        intent = Intent(kind=Kind.DELETE, key=key)
+        intent.on_failed = lambda _, error: self._namespace_failed([place[0]], error)
+        return self._add(None, intent, place, delay=self._delay)
+
     def remove(self, inode: Inode, *, overwritten: bool, reading: bool) -> Intent | None:
         """The inode goes away: its objects do, and what has not started for it is dropped.
 
@@ -339,10 +345,6 @@ class Mutations:
         intent = Intent(kind=Kind.COPY, key=new_key, source=old_key, replaces=replaces)
         if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
             # chmod, chown, utimens, rename: one copy.
-            self.state.queue.cancel(waiting)
-            intent.attributes = inode.attributes
-        if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
-            # The copy takes the attributes along.
             self.state.queue.cancel(waiting)
             intent.attributes = inode.attributes
         intent.on_start = lambda _: self._fill_in(inode, intent)
@@ -445,13 +447,15 @@ class Mutations:
         """s3fs keeps the root's own attributes with the key `/`."""
         return self.state.namespace.key(inode) or "/"
 
-    def _add(self, inode: Inode, intent: Intent, *places: Place, delay: float = 0.0) -> Intent:
+    def _add(
+        self, inode: Inode | None, intent: Intent, *places: Place, delay: float = 0.0
+    ) -> Intent:
         """Pins the names until the intent is finished: no listing may contradict it before."""
-        self._pin(intent, places or place_of(inode))
+        self._pin(intent, places or (place_of(inode) if inode is not None else ()))
         before = intent.on_finished
 
         def finished(done: Intent) -> None:
-            if self._last.get(inode) is done:
+            if inode is not None and self._last.get(inode) is done:
                 del self._last[inode]
             for pin in self._pins.pop(done, ()):
                 pin.release()
@@ -459,7 +463,8 @@ class Mutations:
                 before(done)
 
         intent.on_finished = finished
-        self._last[inode] = intent
+        if inode is not None:
+            self._last[inode] = intent
         return self.state.queue.add(intent, delay=delay)
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:

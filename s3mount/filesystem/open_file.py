@@ -128,7 +128,7 @@ class OpenFile:
         if self.exclusive:
             # O_EXCL spoke of the old name; rename(2) replaces whatever has the new one.
             self.exclusive = False
-        self.replaces = self.replaces or replaces
+        self.replaces = replaces
 
     def detached(self) -> None:
         """The inode has no name any more: handles go on, nothing of it is sent."""

@@ -83,16 +83,25 @@ class Rename:
         intents: list[Intent | None] = []
         replaces = False
         if target is not None:
-            replaces = target.version is not None or self.mutations.last(target) is not None
+            replaced = self.state.open_files.get(target)
+            replaces = (
+                target.version is not None
+                or self.mutations.last(target) is not None
+                or (replaced is not None and replaced.replaces)
+            )
             intents.append(self.names.detach(target, overwritten=self._overwrites(inode)))
         namespace.move(inode, new_parent, new_name)
         new_key = namespace.key(inode)
         if inode.directory is not None:
             intents.append(self.mutations.move_tree(inode, old_key, new_key, old_place))
             return intents
+        unsent_over = file is not None and file.replaces and file.put is None
         if file is not None:
             file.renamed(replaces=replaces)
         moved = self.mutations.move(inode, old_key, new_key, old_place, replaces=replaces)
+        if moved is None and unsent_over:
+            # It had taken this name from another file, whose object is still there.
+            intents.append(self.mutations.discard(old_key, old_place))
         if moved is None and file is not None and file.dirty and not file.handles:
             moved = self.mutations.put(file)
         intents.append(moved)
