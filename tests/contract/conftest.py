@@ -1,12 +1,14 @@
 """The stores that must keep the contract: memory, moto and Ceph."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from s3mount.store import retry
 from s3mount.store.base import ObjectStore
 from s3mount.store.memory import MemoryStore
 from s3mount.store.open import open_store
+from tests.counting_proxy import CountingProxy
 from tests.servers import Bucket
 
 
@@ -30,5 +32,20 @@ async def store(config_bucket: Bucket | None) -> AsyncIterator[ObjectStore]:
     opened: ObjectStore = (
         MemoryStore() if config_bucket is None else open_store(config_bucket.config())
     )
+    yield opened
+    await opened.aclose()
+
+
+@pytest.fixture
+def proxy(moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingProxy]:
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(retry, "FIRST_DELAY_SLOWED", 0.001)
+    with CountingProxy(moto_bucket.server.url) as started:
+        yield started
+
+
+@pytest.fixture
+async def proxied_store(proxy: CountingProxy, moto_bucket: Bucket) -> AsyncIterator[ObjectStore]:
+    opened = open_store(moto_bucket.config(endpoint_url=proxy.url, state_dir=None, retries=3))
     yield opened
     await opened.aclose()
