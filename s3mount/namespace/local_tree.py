@@ -194,6 +194,22 @@ class LocalTree:
             if inode.parent is not None and not inode.detached:
                 directory_of(inode.parent).note_change(inode.name, now)
 
+    def rehouse(self, inode: Inode) -> None:
+        """The store shows the inode at its place in the tree: a rename of it came to nothing."""
+        if inode.parent is None:
+            return
+        above = inode.parent.storage_key
+        home = None if above is None else f"{above}{inode.name}{'/' if inode.directory else ''}"
+        if inode.storage_key == home:
+            return
+        below = [inode]
+        while below:
+            one = below.pop()
+            one.storage_key = None if home is None else home + self.key(one)[len(self.key(inode)) :]
+            if one.directory is not None:
+                entries = one.directory.entries.values()
+                below.extend(child for child in entries if not self.is_pinned(child))
+
     def forget_names(self, inode: Inode) -> None:
         directory = directory_of(inode)
         directory.complete_at = directory.covered_at = NEVER

@@ -254,6 +254,8 @@ class Resolver:
         entries = directory_of(parent).entries
         existing = entries.get(name)
         if existing is not None and (existing.directory is None or _is_bare_marker(info)):
+            if not self._tree.is_pinned(existing):
+                self._tree.rehouse(existing)
             self._tree.observe(existing, info, asked_at)
             return entries.get(name)
         # There is no directory any more, or there was nothing.

@@ -41,6 +41,7 @@ class Tree(LocalTree):
             same_kind = existing.directory is None or existing.marker == name
             if same_kind and version is not None:
                 if version.same_bytes(listed.etag, listed.size):
+                    self.rehouse(existing)
                     self._confirm(existing, listed, asked_at, row)
                     return existing
                 if existing.directory is not None and self._holds_local(existing.directory):
@@ -96,6 +97,7 @@ class Tree(LocalTree):
             return existing
         if existing is not None:
             if existing.directory is not None:
+                self.rehouse(existing)
                 existing.seen_at = max(existing.seen_at, asked_at)
                 if marker is not None and (existing.marker is None or marker.endswith("/")):
                     existing.marker = marker

@@ -253,3 +253,26 @@ async def test_attributes_of_a_file_renamed_before_they_were_known_are_still_lea
     assert (await names.attributes(inode)).mode == 0o100600
     for pin in pins:
         pin.release()
+
+
+async def test_after_a_rename_that_came_to_nothing_each_name_is_what_the_bucket_has() -> None:
+    bench = Bench()
+    bench.put("a", "d/x", data=b"same")
+    names = bench.namespace()
+    file = await names.lookup(names.root, "a")
+    directory = await names.lookup(names.root, "d")
+    inner = await names.lookup(directory, "x")
+    pins = [names.pin(names.root, name) for name in ("a", "b", "d", "e")]
+    names.move(file, names.root, "b")
+    names.move(directory, names.root, "e")
+    bench.store.delete_foreign("a")
+    bench.store.delete_foreign("d/x")
+    bench.put("b", "e/x", data=b"same")
+    for pin in pins:
+        pin.release()
+    bench.clock.advance(10)
+    assert await names_of(names, names.root) == ["b", "e"]
+    assert names.stored_at(await names.lookup(names.root, "b")) == "b"
+    assert names.stored_at(await names.lookup(names.root, "e")) == "e/"
+    assert await names_of(names, directory) == ["x"]
+    assert names.stored_at(inner) == "e/x"
