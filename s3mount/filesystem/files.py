@@ -1,10 +1,12 @@
 """open, create, read, write, flush, release, fsync: the life of file handles."""
 
+import contextlib
 import errno
 import itertools
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from functools import partial
 
 from s3mount.core.errors import FilesystemError
@@ -49,14 +51,7 @@ class Files:
         truncate = writable and bool(flags & os.O_TRUNC)
         if writable and self.state.config.read_only:
             raise FilesystemError(errno.EROFS)
-        opened = self.state.open_files.get(inode)
-        if opened is None or not opened.busy:
-            await self._confirm(inode, writable=writable, truncate=truncate)
-            if inode.attributes is None:
-                await self.state.namespace.attributes(inode)
-        opened = self.state.open_files.get(inode)
-        if inode.detached and (opened is None or opened.taken):
-            raise FilesystemError(errno.ESTALE, "the name means another file now")
+        await self._look(inode, writable=writable, truncate=truncate)
         if not writable:
             self.siblings.opened(inode)
         file = self._file(inode)
@@ -68,6 +63,17 @@ class Files:
                 self.release(number)
                 raise
         return number
+
+    async def _look(self, inode: Inode, *, writable: bool, truncate: bool) -> None:
+        """Raises ESTALE where the name means another file by now; attributes are known then."""
+        opened = self.state.open_files.get(inode)
+        if opened is None or not opened.busy:
+            await self._confirm(inode, writable=writable, truncate=truncate)
+            if inode.attributes is None:
+                await self.state.namespace.attributes(inode)
+        opened = self.state.open_files.get(inode)
+        if inode.detached and (opened is None or opened.taken):
+            raise FilesystemError(errno.ESTALE, "the name means another file now")
 
     async def _confirm(self, inode: Inode, *, writable: bool, truncate: bool) -> None:
         """Ruling 17: the version is looked at again, together with the first read."""
@@ -147,33 +153,33 @@ class Files:
         """
         if inode.directory is not None:
             raise FilesystemError(errno.EISDIR)
-        opened = self.state.open_files.get(inode)
-        if opened is None:
-            await self._confirm(inode, writable=True, truncate=size == 0)
-            if inode.attributes is None:
-                await self.state.namespace.attributes(inode)
-        file = self._file(inode)
-        try:
+        await self._look(inode, writable=True, truncate=size == 0)
+        with self._using(inode) as handle:
+            file = handle.file
             await file.truncate(size)
+            writers = [other for other in file.handles if other.writable]
+            for writer in writers:
+                writer.wrote = True
+            if not writers and file.dirty and not inode.detached:
+                await self.mutations.commit(file)
+
+    @contextlib.contextmanager
+    def _using(self, inode: Inode) -> Iterator[FileHandle]:
+        """A handle for the time of one call: while it waits nobody closes the file."""
+        file = self._file(inode)
+        handle = FileHandle(file, os.O_RDONLY, self.state.readpath)
+        file.handles.add(handle)
+        try:
+            yield handle
         finally:
-            if not file.handles and not file.dirty and file.put is None:
-                self.mutations.close(file)
-        writers = [handle for handle in file.handles if handle.writable]
-        for handle in writers:
-            handle.wrote = True
-        if not writers and file.dirty and not inode.detached:
-            await self.mutations.commit(file)
+            self._drop(handle)
 
     async def read_link(self, inode: Inode) -> bytes:
         """The target is the object's body."""
         if inode.attributes is None or not stat.S_ISLNK(inode.attributes.mode):
             raise FilesystemError(errno.EINVAL)
-        file = self.state.open_files.get(inode) or OpenFile(self.state, inode, new=False)
-        handle = FileHandle(file, os.O_RDONLY, self.state.readpath)
-        try:
-            return bytes(await file.read(handle, 0, file.size))
-        finally:
-            handle.close_reader()
+        with self._using(inode) as handle:
+            return bytes(await handle.file.read(handle, 0, handle.file.size))
 
     # -- the end of a handle -------------------------------------------------------------------
 
@@ -199,8 +205,10 @@ class Files:
     def release(self, number: int) -> None:
         """The last descriptor is gone. Never waits; what is unsent enters the queue."""
         handle = self.handles.pop(number, None)
-        if handle is None:
-            return
+        if handle is not None:
+            self._drop(handle)
+
+    def _drop(self, handle: FileHandle) -> None:
         handle.close_reader()
         file = handle.file
         file.handles.discard(handle)
@@ -212,7 +220,7 @@ class Files:
             if not file.handles:
                 self._let_go(file)
             return
-        if handle.writable and file.dirty and file.error is None:
+        if (handle.writable or not file.handles) and file.dirty and file.error is None:
             self.mutations.put(file)
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
