@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.mounting import environment
+from tests.lifecycle.mounting import environment
 from tests.servers import Bucket
 
 START_SECONDS = 40
