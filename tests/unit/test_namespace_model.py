@@ -298,7 +298,11 @@ class Run:
     def send_move(self, inode: Inode, source: str) -> None:
         store = self.bench.store
         key = self.names.key(inode)
-        if not any(one.startswith(source) for one in store.objects):
+        is_there = (
+            one == source or (inode.is_directory and one.startswith(source))
+            for one in store.objects
+        )
+        if not any(is_there):
             self.touched(key.removesuffix("/"))  # others were faster: nothing is renamed
         if not inode.is_directory:
             if source in store.objects:
