@@ -74,7 +74,9 @@ class Commit:
         visible: int,
         condition: Condition,
         read_base: ReadBase | None,
+        since: int,
     ) -> None:
+        """`since`: the file's write_count when `size` was its size."""
         self._upload = upload
         self._file = upload.file
         self._uploader = upload.uploader
@@ -86,7 +88,7 @@ class Commit:
         self._visible = min(visible, base.size if base else 0, size)
         self._condition = condition
         self._read_base = read_base
-        self._since = upload.file.write_count
+        self._since = since
         self._dirty: Extents | None = None  # None: what the file says
         self._old_key: str | None = None  # published there, to be deleted once copied
 

@@ -117,6 +117,7 @@ class FileUpload:
         again; parts that were sent are kept. Raises PreconditionFailed, CommitSuperseded (EAGAIN:
         truncated below `size` meanwhile), FilesystemError (EFBIG, ENOSPC, EIO) and StoreErrors.
         """
+        since = self.file.write_count  # `size` was true then; taking the lock may take time
         async with self._commit_lock:
             if size > self.uploader.schedule.limit:
                 raise FilesystemError(
@@ -130,7 +131,7 @@ class FileUpload:
             self.planned = frozenset()
             self.file.failure = self._error = None
             snapshot = self.file.begin_commit()
-            work = Commit(self, key, headers, size, base, visible, condition, read_base)
+            work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
                 result = await work.run()
             except BaseException as error:
@@ -139,7 +140,7 @@ class FileUpload:
                     self._error = error
                 raise
             else:
-                self.file.commit_succeeded(snapshot)
+                self.file.commit_succeeded(snapshot, size)
                 self.published = self.file.failure = self._error = None
                 self.uploader.progressed()
                 return result

@@ -331,10 +331,14 @@ class SpooledFile:
         self._rewritten = Extents()
         return CommitSnapshot(self.dirty.copy(), self.write_count)
 
-    def commit_succeeded(self, snapshot: CommitSnapshot) -> None:
-        """The object has all of the snapshot; what was written since stays dirty."""
+    def commit_succeeded(self, snapshot: CommitSnapshot, size: int | None = None) -> None:
+        """The object has all of the snapshot below `size`; what lies beyond, and what was written
+        since, stays dirty."""
         del snapshot
         assert self._rewritten is not None
+        if size is not None:
+            for start, end in self.dirty.within(size, self.dirty.end):
+                self._rewritten.add(start, end)
         self.dirty, self._rewritten = self._rewritten, None
         self.dropped.clear()
         self.published.clear()
