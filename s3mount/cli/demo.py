@@ -1,5 +1,6 @@
 """`s3mount demo`: an S3 service in this machine's memory, mounted, to try things out."""
 
+import logging
 import os
 import shutil
 import socket
@@ -41,12 +42,14 @@ def demo(directory: str | None, check: bool, serve: bool) -> None:
     path = resolve(Path(directory or tempfile.mkdtemp(prefix="s3mount-demo-")))
     if find_mount(path) is not None:
         fail(f"{path} is mounted already; end that first: {_command()} umount {path}")
-    service = None
     try:
         path.mkdir(parents=True, exist_ok=True)
         service, endpoint = _start(path)
+    except (ConfigurationError, OSError) as error:
+        fail(str(error).removeprefix("s3mount: "))
+    try:
         verified = _show(path, endpoint)
-    except (ConfigurationError, OSError, NoMount, Refused) as error:
+    except (OSError, NoMount, Refused) as error:
         complain(str(error))
         verified = False
     if check or not verified:
@@ -97,6 +100,7 @@ def _serve(path: Path) -> int:
         complain("the demo needs moto: pip install 's3mount[demo]'")
         return 1
     os.environ.update(CREDENTIALS)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -176,12 +180,11 @@ def _seconds(nanoseconds: int) -> str:
     return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
 
 
-def _end(path: Path, service: subprocess.Popen[bytes] | None) -> bool:
+def _end(path: Path, service: subprocess.Popen[bytes]) -> bool:
     """Sends, unmounts, and waits for the end of the processes."""
     if find_mount(path) is not None:
         command = [sys.executable, "-m", "s3mount", "umount", str(path)]
         if subprocess.run(command, check=False).returncode != 0:
             return False
-    if service is not None:
-        service.wait(timeout=START_TIMEOUT)
+    service.wait(timeout=START_TIMEOUT)
     return True

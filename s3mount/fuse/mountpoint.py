@@ -110,15 +110,18 @@ def _require_fuse() -> None:
             "/dev/fuse is missing: load the module (modprobe fuse); in a container add"
             " --device /dev/fuse --cap-add SYS_ADMIN"
         )
-    if os.getuid() == 0:
-        try:
-            os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
-        except OSError as error:
-            raise ConfigurationError(
-                f"/dev/fuse cannot be opened ({error.strerror}): in a container add"
-                " --device /dev/fuse --cap-add SYS_ADMIN"
-            ) from None
-    elif shutil.which("fusermount3") is None:
+    try:
+        os.close(os.open(FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        raise ConfigurationError(
+            "/dev/fuse cannot be opened (no permission): it must be open to everyone, chmod 666"
+            " /dev/fuse; in a container add --device /dev/fuse --cap-add SYS_ADMIN"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"/dev/fuse cannot be opened ({error.strerror}): load the module (modprobe fuse)"
+        ) from None
+    if os.getuid() != 0 and shutil.which("fusermount3") is None:
         raise ConfigurationError(
             "fusermount3 is missing, which mounts for users other than root; install it:"
             " apt install fuse3"

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,11 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="mount(8) needs root")
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Path:
+def target(tmp_path: Path) -> Iterator[Path]:
     """A mount point; what is mounted there by the test is unmounted after it."""
     path = tmp_path / "target"
     path.mkdir()
-    yield path  # type: ignore[misc]
+    yield path
     if find_mount(path) is not None:
         subprocess.run(["fusermount3", "-u", "-z", str(path)], check=False)
 
