@@ -224,6 +224,9 @@ class FileUpload:
             self._ready.discard(slot)
             if slot + 1 in self.flights or slot >= schedule.max_parts:
                 continue
+            # A commit may have sent it since it was found full, and it may be dropped by now.
+            if not self.file.present.covers(start, end) or self.still_valid(slot + 1, None):
+                continue
             flight = Flight(slot + 1, start, end, self.uploader.next_part())
             self.table.forget(flight.number)
             self.flights[flight.number] = flight
