@@ -52,7 +52,7 @@ async def open_filesystem(
         stat_cache=stat_cache,
         clock=clock,
         fetch_info=fetch_info,
-        on_replaced=lambda inode: state.replaced(inode),
+        on_replaced=lambda inode: state.replaced(inode),  # noqa: PLW0108 (state is made below)
     )
     schedule = PartSchedule(
         config.writeback.part_size,

@@ -111,7 +111,7 @@ class Mutations:
         if result is None or snapshot is None:
             return
         if file.kept is None:
-            self.state.wrote(intent.key, result.etag)
+            self.state.wrote(intent.key, result.etag, result.answered_at)
         else:
             self.state.disown(intent.key)  # it carries others' metadata on
         version = Version(
@@ -202,7 +202,9 @@ class Mutations:
         return (
             inode.version is not None
             and (inode.marker is None or inode.marker.endswith("/"))
-            and not self.state.is_own(self._marker_key(inode), inode.version.etag)
+            and not self.state.is_own(
+                self._marker_key(inode), inode.version.etag, inode.version.last_modified
+            )
         )
 
     def marker(self, inode: Inode) -> Intent:
@@ -230,7 +232,7 @@ class Mutations:
     def _marker_written(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None or intent.attributes is None or inode.detached:
             return
-        self.state.wrote(intent.key, result.etag)
+        self.state.wrote(intent.key, result.etag, result.answered_at)
         inode.marker = inode.name + "/"
         current = inode.attributes
         self.state.namespace.committed(
@@ -248,8 +250,9 @@ class Mutations:
     def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None or inode.version is None:
             return
-        if self.state.is_own(intent.source or intent.key, inode.version.etag):
-            self.state.wrote(intent.key, result.etag)
+        source, old = intent.source or intent.key, inode.version
+        if self.state.is_own(source, old.etag, old.last_modified):
+            self.state.wrote(intent.key, result.etag, result.answered_at)
         else:
             self.state.disown(intent.key)
         written = intent.attributes if intent.attributes is not None else inode.attributes
@@ -265,6 +268,12 @@ class Mutations:
             return
         self.state.namespace.committed(inode, version, written, key=intent.key)
         inode.attributes = current
+
+    def _copy_made(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
+        """The source is deleted next: whoever reads must know the new place before."""
+        if result is not None:
+            self.state.namespace.stored(inode, intent.key)
+            self._repin(inode, intent.key, result)
 
     def _repin(self, inode: Inode, key: str, result: PutResult) -> None:
         """Our own copy is the same bytes at another key or under another ETag."""
@@ -348,9 +357,7 @@ class Mutations:
             self.state.queue.cancel(waiting)
             intent.attributes = inode.attributes
         intent.on_start = lambda _: self._fill_in(inode, intent)
-        intent.on_copied = lambda _, result: (
-            None if result is None else self._repin(inode, new_key, result)
-        )
+        intent.on_copied = lambda _, result: self._copy_made(inode, intent, result)
         intent.on_done = lambda _, result: self._copied(inode, intent, result)
         intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
         places = (old_place, *place_of(inode))
@@ -362,8 +369,10 @@ class Mutations:
         self._pin(intent, place_of(inode))
         return True
 
-    def move_tree(self, inode: Inode, old_prefix: str, new_prefix: str, old_place: Place) -> Intent:
-        """A directory's rename, already done in the namespace."""
+    def move_tree(
+        self, inode: Inode, old_prefix: str, new_prefix: str, old_place: Place, stamp: int
+    ) -> Intent:
+        """A directory's rename, already done in the namespace, which gave it `stamp`."""
         waiting = self.waiting(inode)
         unmade = waiting is not None and waiting.kind is Kind.MKDIR and inode.version is None
         if (
@@ -372,6 +381,7 @@ class Mutations:
             and self._known_empty(inode, old_prefix)
             and self._retarget(waiting, inode, new_prefix)
         ):
+            self.state.namespace.unmoved(inode)
             return waiting
         intent = Intent(
             kind=Kind.RENAME_TREE,
@@ -379,7 +389,7 @@ class Mutations:
             source=old_prefix,
             also_delete=_legacy_markers(inode, old_prefix),
         )
-        intent.on_copied = lambda *_: self._tree_copied(intent, old_prefix, new_prefix)
+        intent.on_copied = lambda *_: self._tree_copied(intent, old_prefix, new_prefix, stamp)
         intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
         places = (old_place, *place_of(inode))
         return self._add(inode, intent, *places, delay=self._delay)
@@ -395,13 +405,15 @@ class Mutations:
             )
         )
 
-    def _tree_copied(self, intent: Intent, old_prefix: str, new_prefix: str) -> None:
+    def _tree_copied(
+        self, intent: Intent, old_prefix: str, new_prefix: str, stamp: int
+    ) -> None:
         """Copies may have other ETags: multipart objects, encrypted ones."""
         versions = {
             key: Version(result.etag, size, result.answered_at, result.version_id)
             for key, (result, size) in intent.copied.items()
         }
-        self.state.namespace.rehomed(old_prefix, new_prefix, versions)
+        self.state.namespace.rehomed(old_prefix, new_prefix, versions, stamp)
         for file in self.state.open_files.values():
             remote = file.remote
             if remote is not None and remote.key.startswith(old_prefix):

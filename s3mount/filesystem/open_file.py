@@ -281,9 +281,7 @@ class OpenFile:
             self._prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
-            if self.remote is not None and not self.state.is_own(
-                self.remote.key, self.remote.etag
-            ):
+            if self.remote is not None and not self._is_own(self.remote):
                 await self._learn_foreign_metadata()
                 headers = self._headers()
             self.snapshot = replace(self.snapshot, size=self.size)
@@ -319,6 +317,15 @@ class OpenFile:
             self.sent = self.changes
         raise FilesystemError(
             errno.ESTALE, f"another host changed {key!r} meanwhile; the bytes are kept beside it"
+        )
+
+    def _is_own(self, remote: RemoteObject) -> bool:
+        """The object has no foreign metadata, for this mount wrote it."""
+        version = self.inode.version
+        return (
+            version is not None
+            and version.etag == remote.etag
+            and self.state.is_own(remote.key, remote.etag, version.last_modified)
         )
 
     async def _learn_foreign_metadata(self) -> None:

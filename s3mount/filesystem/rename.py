@@ -90,10 +90,10 @@ class Rename:
                 or (replaced is not None and replaced.replaces)
             )
             intents.append(self.names.detach(target, overwritten=self._overwrites(inode)))
-        namespace.move(inode, new_parent, new_name)
+        stamp = namespace.move(inode, new_parent, new_name)
         new_key = namespace.key(inode)
         if inode.directory is not None:
-            intents.append(self.mutations.move_tree(inode, old_key, new_key, old_place))
+            intents.append(self.mutations.move_tree(inode, old_key, new_key, old_place, stamp))
             return intents
         unsent_over = file is not None and file.replaces and file.put is None
         if file is not None:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # ETags of versions that this mount wrote itself: their objects have no foreign metadata, which
 # spares the HEAD before they are written again. About 100 bytes each.
 OWN_VERSIONS = 20_000
+# LastModified has whole seconds, an answer's Date comes a moment later.
+SAME_TIME = 2.0
 
 Invalidate = Callable[[int, bytes, int], None]
 
@@ -60,7 +62,7 @@ class State:
         self.nursery: trio.Nursery | None = None  # while the file system runs
         # A write-behind change was refused (EACCES): the next ones wait for their own outcome.
         self.cautious = config.writeback.sync
-        self._own: OrderedDict[str, str] = OrderedDict()  # ETag by key
+        self._own: OrderedDict[str, tuple[str, float]] = OrderedDict()  # ETag and time by key
 
     def start_soon(self, function: Callable[[], Awaitable[None]]) -> None:
         """Runs in the background; what it raises is logged, for nobody waits for it."""
@@ -74,16 +76,20 @@ class State:
         if self.nursery is not None:
             self.nursery.start_soon(guarded)
 
-    def wrote(self, key: str, etag: str) -> None:
-        """Remembers that this version came from this mount, all of its metadata too."""
-        self._own[key] = etag
+    def wrote(self, key: str, etag: str, at: float) -> None:
+        """Remembers that this version came from this mount, all of its metadata too.
+
+        `at`: the time of the answer, by the service's clock.
+        """
+        self._own[key] = etag, at
         self._own.move_to_end(key)
         if len(self._own) > OWN_VERSIONS:
             self._own.popitem(last=False)
 
-    def is_own(self, key: str, etag: str) -> bool:
-        """The key counts: another host's empty file has the ETag of ours."""
-        return self._own.get(key) == etag
+    def is_own(self, key: str, etag: str, last_modified: float) -> bool:
+        """Key and time count: another host's empty file has the ETag of ours."""
+        known, at = self._own.get(key, ("", 0.0))
+        return known == etag and abs(last_modified - at) <= SAME_TIME
 
     def disown(self, key: str) -> None:
         """What is under the key now may carry others' metadata, or there is nothing."""

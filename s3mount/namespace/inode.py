@@ -48,6 +48,9 @@ class Inode:
         version confirms them.
     version: None while nothing is stored, or for an implied directory.
     storage_key: where the bytes are if not at the name key; directories end in '/'.
+    storage_stamp: the local rename that made it so; a rename of the directory above carries only
+        what was there before it: meanwhile another directory may have been made in its old place.
+    unstored: a directory made here whose marker is not stored yet: nobody else's names are in it.
     directory: None for what is not a directory.
     local_size: the size while data here is not sent yet; None: version.size.
     seen_at: when the answer that showed this version was asked for.
@@ -69,6 +72,8 @@ class Inode:
         "seen_at",
         "settled",
         "storage_key",
+        "storage_stamp",
+        "unstored",
         "version",
     )
 
@@ -82,6 +87,8 @@ class Inode:
         self.settled = False
         self.version: Version | None = None
         self.storage_key: str | None = None
+        self.storage_stamp = 0
+        self.unstored = False
         self.directory: Directory | None = None
         self.local_size: int | None = None
         self.seen_at = seen_at
@@ -109,6 +116,11 @@ class Inode:
     def is_pinned(self) -> bool:
         directory = None if self.parent is None else self.parent.directory
         return directory is not None and self.name in directory.pins
+
+    @property
+    def is_only_here(self) -> bool:
+        """A directory on its way to the store: all that is in it was made here."""
+        return self.unstored and self.is_pinned
 
     def set_attributes(self, attributes: Attributes, at: float, *, settled: bool) -> None:
         self.attributes = attributes

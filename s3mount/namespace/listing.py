@@ -32,6 +32,7 @@ class Merge:
         self.names: list[str] = []
         self.trusted = True  # False: pages of two places were mixed, so it proves no absence
         self._seen: set[str] = set()
+        self._held_at: dict[str, float] = {}  # names of earlier pages: when those were asked for
         self._marker_done = False
 
     def restart(self, assembler: Assembler) -> None:
@@ -60,8 +61,12 @@ class Merge:
                 self.tree.seen_marker(self.inode, self.assembler.marker, asked_at, marker_row)
         seen_object = self.tree.seen_object
         parent = self.inode
-        for found in self.assembler.take(last=last):
+        taken = self.assembler.take(last=last)
+        for name in self.assembler.held:
+            self._held_at.setdefault(name, asked_at)
+        for found in taken:
             name = found.name
+            known_at = self._held_at.pop(name, asked_at)
             if name in self._seen:
                 self._again(found, asked_at)
                 continue
@@ -70,7 +75,7 @@ class Merge:
             if found.is_directory or found.listed is None:
                 self.tree.seen_directory(parent, name, asked_at, _marker_of(found))
             else:
-                seen_object(parent, name, found.listed, asked_at, rows.get(name))
+                seen_object(parent, name, found.listed, known_at, rows.get(name))
         if last:
             self._finish()
 

@@ -35,6 +35,7 @@ class LocalTree:
         self.remember = remember
         self.on_replaced = on_replaced
         self.table = InodeTable()
+        self._stamp = 0  # of the last local rename
         self.root = Inode(ROOT_NUMBER, None, "", NEVER)
         self.root.directory = Directory()
         self.root.lookups = 1
@@ -87,6 +88,7 @@ class LocalTree:
         inode.set_attributes(attributes, now, settled=False)
         if directory:
             inode.directory = Directory(complete_at=now)
+            inode.unstored = True
         siblings.note_change(name, now)
         self.attach(siblings, inode)
         return inode
@@ -100,12 +102,16 @@ class LocalTree:
         siblings = directory_of(inode.parent)
         if inode.storage_key is None and inode.version is not None:
             inode.storage_key = self.stored_at(inode)  # the parent may be renamed later
+            inode.storage_stamp = self._stamp
         siblings.remove(inode.name)
         siblings.note_change(inode.name, self.clock())
         self.let_go(inode)
 
-    def move(self, inode: Inode, parent: Inode, name: str) -> None:
-        """Renamed here; the target name must be free. Storage keys stay what they are."""
+    def move(self, inode: Inode, parent: Inode, name: str) -> int:
+        """Renamed here; the target name must be free. Storage keys stay what they are.
+
+        Returns the stamp by which rehomed() knows what this rename carries.
+        """
         target = directory_of(parent)
         if inode.parent is None or inode.detached:
             raise FilesystemError(errno.EBUSY)
@@ -113,6 +119,7 @@ class LocalTree:
             raise FilesystemError(errno.EEXIST)
         check_key(self.key(parent) + name)
         now = self.clock()
+        self._stamp += 1
         self._freeze(inode)
         source = directory_of(inode.parent)
         source.remove(inode.name)
@@ -123,7 +130,7 @@ class LocalTree:
         target.entries[name] = inode
         target.note_change(name, now)
         inode.seen_at = now
-        self._thaw(inode)
+        return self._stamp
 
     def _freeze(self, inode: Inode) -> None:
         """Pins the storage keys of the inode and all below it to what they are."""
@@ -132,23 +139,20 @@ class LocalTree:
             one = below.pop()
             if one.directory is None:
                 if one.storage_key is None and one.version is not None:
-                    one.storage_key = self.key(one)
+                    one.storage_key, one.storage_stamp = self.key(one), self._stamp
                 continue
             if one.storage_key is None:
-                one.storage_key = self.key(one)
+                one.storage_key, one.storage_stamp = self.key(one), self._stamp
             below.extend(one.directory.entries.values())
 
-    def _thaw(self, inode: Inode) -> None:
-        """Forgets storage keys that are the name keys (a rename there and back)."""
-        if inode.storage_key != self.key(inode):
-            return
-        below = [inode]
-        while below:
-            one = below.pop()
-            if one.storage_key == self.key(one):
-                one.storage_key = None
-            if one.directory is not None:
-                below.extend(one.directory.entries.values())
+    def stored(self, inode: Inode, key: str) -> None:
+        """A copy has brought the inode's bytes to `key`."""
+        inode.storage_key = None if key == self.key(inode) and not inode.detached else key
+        inode.storage_stamp = self._stamp
+
+    def unmoved(self, inode: Inode) -> None:
+        """The renamed directory was empty and unstored: nothing of it is at its old place."""
+        inode.storage_key = None
 
     def committed(
         self,
@@ -162,11 +166,12 @@ class LocalTree:
         now = self.clock()
         name_key = self.key(inode)
         if inode.directory is None:
-            inode.storage_key = None if key == name_key else key
+            self.stored(inode, key)
         elif key in (name_key, ROOT_MARKER):
             inode.storage_key = None
             inode.marker = inode.name + "/"
         inode.version = version
+        inode.unstored = False
         inode.seen_at = now
         inode.set_attributes(
             attributes, now, settled=not is_racy(version.last_modified, answered_at)
@@ -176,12 +181,18 @@ class LocalTree:
         self.remember(Row.of(key, version, attributes, answered_at, inode.number))
 
     def rehomed(
-        self, old_prefix: str, new_prefix: str, versions: Mapping[str, Version] | None = None
+        self,
+        old_prefix: str,
+        new_prefix: str,
+        versions: Mapping[str, Version] | None = None,
+        stamp: int | None = None,
     ) -> None:
         now = self.clock()
         for inode in self.table:
             stored = inode.storage_key
             if stored is None or not stored.startswith(old_prefix):
+                continue
+            if stamp is not None and inode.storage_stamp > stamp:
                 continue
             key = new_prefix + stored[len(old_prefix) :]
             inode.storage_key = key if inode.detached or key != self.key(inode) else None
@@ -213,6 +224,7 @@ class LocalTree:
     def forget_names(self, inode: Inode) -> None:
         directory = directory_of(inode)
         directory.complete_at = directory.covered_at = NEVER
+        inode.unstored = False
         directory.absent.clear()
         for child in directory.entries.values():
             if not self.is_pinned(child):

@@ -179,7 +179,7 @@ class Namespace:
 
     def _is_known(self, inode: Inode) -> bool:
         horizon = self._clock() - self.config.metadata_ttl
-        return inode.detached or directory_of(inode).complete_at >= horizon
+        return inode.detached or inode.is_only_here or directory_of(inode).complete_at >= horizon
 
     async def is_empty(self, inode: Inode) -> bool:
         """Nothing but a marker. Keys that no path can name count as content."""
@@ -188,7 +188,7 @@ class Namespace:
             return not directory.entries
         if any(child.is_local or child.is_pinned for child in directory.entries.values()):
             return False
-        if directory.complete_at < self._clock() - self.config.metadata_ttl:
+        if not self._is_known(inode):
             listing = self._resolver.listing(inode)
             while not listing.done:
                 await listing.more(len(listing.names))
@@ -208,9 +208,20 @@ class Namespace:
         """Removed here: the name is gone, whatever answers asked for before may say."""
         self._tree.detach(inode)
 
-    def move(self, inode: Inode, parent: Inode, name: str) -> None:
-        """Renamed here, the storage keys stay; a target must have been detached before."""
-        self._tree.move(inode, parent, name)
+    def move(self, inode: Inode, parent: Inode, name: str) -> int:
+        """Renamed here, the storage keys stay; a target must have been detached before.
+
+        Returns the stamp of this rename, for rehomed().
+        """
+        return self._tree.move(inode, parent, name)
+
+    def stored(self, inode: Inode, key: str) -> None:
+        """A copy has brought the inode's bytes to `key`."""
+        self._tree.stored(inode, key)
+
+    def unmoved(self, inode: Inode) -> None:
+        """The renamed directory was empty and unstored: nothing of it is at its old place."""
+        self._tree.unmoved(inode)
 
     def pin(self, parent: Inode, name: str) -> Pin:
         """While the pin is held only what is done here changes the name."""
@@ -229,14 +240,20 @@ class Namespace:
         self._tree.committed(inode, version, attributes, key=key, answered_at=answered_at)
 
     def rehomed(
-        self, old_prefix: str, new_prefix: str, versions: Mapping[str, Version] | None = None
+        self,
+        old_prefix: str,
+        new_prefix: str,
+        versions: Mapping[str, Version] | None = None,
+        stamp: int | None = None,
     ) -> None:
         """All that was stored below the old prefix is below the new one now.
 
+        `stamp`: of the rename that did it (None: the last one), for later ones may have put
+        other things in the old place.
         `versions`: of the keys whose ETag the copy changed, by new key; without it others' eyes
         would take such a file for a foreign new version.
         """
-        self._tree.rehomed(old_prefix, new_prefix, versions)
+        self._tree.rehomed(old_prefix, new_prefix, versions, stamp)
 
     def forget_names(self, inode: Inode) -> None:
         """What is known of the directory counts as stale, but for what is pinned or local."""

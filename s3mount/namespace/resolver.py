@@ -65,9 +65,14 @@ class Resolver:
         directory.used_at = now
         inode = directory.entries.get(name)
         if inode is not None:
-            fresh = inode.seen_at >= horizon or inode.is_local or name in directory.pins
+            fresh = (
+                inode.seen_at >= horizon
+                or inode.is_local
+                or name in directory.pins
+                or parent.is_only_here
+            )
             return inode if fresh else None
-        if name in directory.pins or directory.complete_at >= horizon:
+        if name in directory.pins or directory.complete_at >= horizon or parent.is_only_here:
             return ABSENT
         asked_at = max(directory.changed.get(name, NEVER), directory.absent.get(name, NEVER))
         if name + FOLDER_SUFFIX < directory.covered:
@@ -190,7 +195,8 @@ class Resolver:
                 below.folder = folder
         # From here on no await: the answers meet the tree as it is now.
         if self._tree.child_key(parent, name) != key:
-            raise no_such_name(name)  # the directory was renamed under the lookup
+            # The rename of a directory above was carried out meanwhile: look at the new place.
+            return await self.lookup(parent, name)
         inode = self._settle(parent, name, info, below, asked_at)
         if inode is None:
             raise no_such_name(name)

@@ -58,8 +58,7 @@ class Tree(LocalTree):
         if is_marker:
             inode.marker = name
         inode.version = Version(listed.etag, listed.size, listed.last_modified)
-        if parent.storage_key is not None:
-            inode.storage_key = parent.storage_key + name + ("/" if is_marker else "")
+        self._store_below(parent, inode, name + ("/" if is_marker else ""))
         if row is not None and row.matches(listed) and not row.racy:
             inode.set_attributes(row.attributes, asked_at, settled=True)
         self._install(siblings, existing, inode)
@@ -109,8 +108,7 @@ class Tree(LocalTree):
         self._retire(siblings, existing)
         inode = self._new(parent, name, asked_at, True, None)
         inode.marker = marker
-        if parent.storage_key is not None:
-            inode.storage_key = f"{parent.storage_key}{name}/"
+        self._store_below(parent, inode, name + "/")
         self._install(siblings, existing, inode)
         return inode
 
@@ -178,8 +176,7 @@ class Tree(LocalTree):
         inode = self._new(parent, name, asked_at, is_directory, None)
         if is_directory:
             inode.marker = name + info.key[len(self.child_key(parent, name)) :]
-        if parent.storage_key is not None:
-            inode.storage_key = parent.storage_key + name + ("/" if is_directory else "")
+        self._store_below(parent, inode, name + ("/" if is_directory else ""))
         self._take_info(inode, info, self._decoded(info, is_directory=is_directory), asked_at)
         self._install(siblings, existing, inode)
         return inode
@@ -233,6 +230,13 @@ class Tree(LocalTree):
         return True
 
     # -- inside
+
+    @staticmethod
+    def _store_below(parent: Inode, inode: Inode, relative: str) -> None:
+        """Where a renamed directory's bytes are still at the old place, those below it are, too."""
+        if parent.storage_key is not None:
+            inode.storage_key = parent.storage_key + relative
+            inode.storage_stamp = parent.storage_stamp
 
     def _is_same(self, inode: Inode, info: ObjectInfo) -> bool:
         return inode.version is not None and inode.version.same_bytes(info.etag, info.size)

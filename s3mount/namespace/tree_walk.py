@@ -245,6 +245,7 @@ class TreeWalk:
             if (
                 inode is None
                 or inode.directory is None
+                or inode.is_only_here
                 or self._tree.stored_at(inode) != level.assembler.prefix
             ):
                 level.dead = True  # removed or renamed here

@@ -37,9 +37,9 @@ Replacing = Callable[[Sequence[str]], Awaitable[None]]
 class Own(Protocol):
     """Which versions came from this mount, with all of their metadata."""
 
-    def is_own(self, key: str, etag: str) -> bool: ...
+    def is_own(self, key: str, etag: str, last_modified: float) -> bool: ...
 
-    def wrote(self, key: str, etag: str) -> None: ...
+    def wrote(self, key: str, etag: str, at: float) -> None: ...
 
     def disown(self, key: str) -> None: ...
 
@@ -202,9 +202,11 @@ class Executors:
         key = item.key
         await self._before_replacing([target])
         try:
-            if item.size < PARTS_FROM and self._own.is_own(key, item.etag):
+            if item.size < PARTS_FROM and self._own.is_own(
+                key, item.etag, item.last_modified
+            ):
                 result = await self._store.copy(key, target, source_etag=item.etag)
-                self._own.wrote(target, result.etag)
+                self._own.wrote(target, result.etag, result.answered_at)
                 return result
         except PreconditionFailed:
             pass  # a new version meanwhile: that one, then

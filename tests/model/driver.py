@@ -633,8 +633,11 @@ class Driver:
                 await self._close(handle)
         await self._drain()
 
-    def _foreign_file(self, path: str, size: int) -> Node:
+    async def _foreign_file(self, path: str, size: int) -> Node:
         serial, data = self._data(pick(list(SIZES), size))
+        old = self.store.objects.get(self.config.prefix + path)
+        if old is not None and old.data == data:
+            await trio.sleep(4)  # within LastModified's resolution nobody could tell them apart
         self._say(f"foreign put({path!r}, data {serial} of {len(data)})")
         foreign = {"colour": f"red{serial}"}
         node = Node(
@@ -660,7 +663,7 @@ class Driver:
             directory_node = Node(stat.S_IFDIR | 0o755, marker=False)
             self.tree.add(path, directory_node)
             path = f"{path}/f"
-        self.tree.add(path, self._foreign_file(path, size))
+        self.tree.add(path, await self._foreign_file(path, size))
         await trio.sleep(TTL + 1)
 
     async def op_foreign_replace(self, file: int, size: int, _: int, __: int) -> None:
@@ -670,7 +673,7 @@ class Driver:
         await self._before_foreign(old)
         parent, name = self.tree.parent(path)
         old.replaced, old.linked = True, False
-        parent.children[name] = self._foreign_file(path, size)
+        parent.children[name] = await self._foreign_file(path, size)
         await trio.sleep(1.5)
         got = await self.client.read(path)
         wanted = parent.children[name].content
@@ -705,7 +708,7 @@ class Driver:
         await self.client.fs.write(handle_number, 3, b"ours")
         old.write(3, b"ours")
         parent, name = self.tree.parent(path)
-        parent.children[name] = self._foreign_file(path, size)
+        parent.children[name] = await self._foreign_file(path, size)
         if bytes(parent.children[name].content) == b"":
             parent.children[name].content += b"!"
             self.store.put_foreign(

@@ -60,16 +60,31 @@ async def test_a_renamed_file_is_read_where_it_is_stored_until_committed() -> No
     assert (inode.storage_key, names.stored_at(inode)) == (None, "b")
 
 
-async def test_a_rename_there_and_back_is_at_home_again() -> None:
+async def test_a_rename_there_and_back_is_at_home_again_when_both_are_done() -> None:
     bench = Bench()
     bench.put("d/x", data=b"1")
     names = bench.namespace()
     directory = await names.lookup(names.root, "d")
     inode = await names.lookup(directory, "x")
-    names.move(directory, names.root, "e")
+    there = names.move(directory, names.root, "e")
     assert (inode.storage_key, directory.storage_key) == ("d/x", "d/")
-    names.move(directory, names.root, "d")
+    back = names.move(directory, names.root, "d")
+    names.rehomed("d/", "e/", stamp=there)
+    assert (inode.storage_key, directory.storage_key) == ("e/x", "e/")
+    names.rehomed("e/", "d/", stamp=back)
     assert (inode.storage_key, directory.storage_key) == (None, None)
+
+
+async def test_a_directory_made_in_the_place_of_a_renamed_one_does_not_move_with_it() -> None:
+    bench = Bench()
+    bench.put("d/x", data=b"1")
+    names = bench.namespace()
+    first = await names.lookup(names.root, "d")
+    stamp = names.move(first, names.root, "e")
+    second = names.add(names.root, "d", names.provisional(first), directory=True)
+    names.move(second, names.root, "f")
+    names.rehomed("d/", "e/", stamp=stamp)
+    assert (first.storage_key, names.stored_at(second)) == (None, "d/")
 
 
 async def test_a_renamed_directory_is_listed_where_it_is_stored_until_rehomed() -> None:
