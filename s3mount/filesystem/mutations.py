@@ -98,11 +98,14 @@ class Mutations:
         return self._add(inode, intent)
 
     def _supersede_delete(self, key: str) -> bool:
-        """A PUT replaces the object just as well; readers of the old one are minded then."""
+        """A PUT replaces the object just as well; readers of the old one are minded then.
+
+        Not if something in between counts on the object being gone: a directory's rename.
+        """
         cancelled = [
             self.state.queue.cancel(other)
             for other in self.state.queue.holders(key)
-            if other.kind is Kind.DELETE and not other.also_delete
+            if other.kind is Kind.DELETE and not other.also_delete and not other.blocks
         ]
         return any(cancelled)
 
