@@ -113,6 +113,21 @@ async def test_new_files_in_a_renamed_directory_and_in_its_old_name(
     assert files(store) == {"e/f": ONE, "e/new": TWO, "d/f": THREE}
 
 
+async def test_an_unlinked_file_does_not_move_with_its_directory_when_its_name_is_made_again(
+    client: Client, store: MemoryStore
+) -> None:
+    await client.mkdir("d")
+    await client.write("d/f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    await client.unlink("d/f")
+    await client.rename("d", "e")
+    await client.mkdir("d")
+    await client.write("d/f", TWO)
+    assert await client.ls("e") == []
+    await settled(client, store)
+    assert files(store) == {"d/f": TWO}
+
+
 async def test_nested_directories_renamed_one_after_the_other(
     client: Client, store: MemoryStore
 ) -> None:
