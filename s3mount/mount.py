@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -95,27 +96,33 @@ def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
 
 
 def check_directories(config: MountConfig) -> None:
-    """A cache inside the mount would wait for itself; raises ConfigurationError."""
+    """Makes the mount's own directories, 0700; raises ConfigurationError with the remedy.
+
+    One inside the mount would wait for itself; one of somebody else (in /tmp anyone may have made
+    it first) would show them what is in the bucket.
+    """
     for directory in (config.cache_dir, config.writeback.spool_dir, config.read.disk_dir):
         if directory is None:
             continue
+        another = "; choose another one with --cache-dir"
         if Path(os.path.realpath(directory)).is_relative_to(config.mountpoint):
             raise ConfigurationError(
                 f"the cache directory {directory} is inside the mount point"
-                f" {config.mountpoint}; choose another one with --cache-dir"
+                f" {config.mountpoint}{another}"
             )
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise ConfigurationError(
+                    f"the cache directory {directory} belongs to somebody else{another}"
+                )
+            if found.st_mode & 0o077:
+                directory.chmod(0o700)
         except OSError as error:
             raise ConfigurationError(
-                f"the cache directory {directory} cannot be made ({error.strerror});"
-                " choose another one with --cache-dir"
+                f"the cache directory {directory} cannot be used ({error.strerror}){another}"
             ) from None
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise ConfigurationError(
-                f"the cache directory {directory} is not writable for you;"
-                " choose another one with --cache-dir"
-            )
 
 
 @contextmanager

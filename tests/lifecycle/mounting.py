@@ -48,6 +48,9 @@ def s3mount(
     )
 
 
+_MAIN = "from s3mount.cli.main import main; main()"
+
+
 @dataclass
 class Mounted:
     """A bucket mounted by a process in the foreground, whose log is a file."""
@@ -104,9 +107,15 @@ class Mounts:
     made: list[Mounted] = field(default_factory=list)
 
     def start(
-        self, bucket: Bucket, *options: str | Path, url: str | None = None, path: Path | None = None
+        self,
+        bucket: Bucket,
+        *options: str | Path,
+        url: str | None = None,
+        path: Path | None = None,
+        sabotage: str = "",
     ) -> Mounted:
-        """Returns when it answers. `url`: another way to the bucket's server (a proxy)."""
+        """Returns when it answers. `url`: another way to the bucket's server (a proxy).
+        `sabotage`: code that the mount's process runs first."""
         number = len(self.made)
         if path is None:
             path = self.directory / f"mnt{number}"
@@ -118,7 +127,7 @@ class Mounts:
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "s3mount", "mount", "-f"),
+                    *(sys.executable, "-c", f"{sabotage}\n{_MAIN}", "mount", "-f"),
                     *(bucket.name, str(path), *map(str, options)),
                 ],
                 env=env,

@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from s3mount.cli.settings import Settings, build_config
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import ConfigurationError
 from s3mount.fuse.mountpoint import find_mount
+from s3mount.mount import check_directories
 from tests.lifecycle.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
@@ -144,6 +148,31 @@ def test_a_cache_inside_the_mount_point_is_refused(
     for option in ("--cache-dir", "--read-cache"):
         reason = refused(env, moto_bucket.name, target, option, target / "cache")
         assert "is inside the mount point" in reason
+
+
+def configured(tmp_path: Path) -> MountConfig:
+    settings = Settings()
+    settings.set("front", "bucket", "bucket")
+    settings.set("front", "mountpoint", str(tmp_path / "mnt"))
+    settings.set("front", "spool_parent", tmp_path / "shared")
+    return build_config(settings, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+
+def test_directories_of_the_mount_are_its_owners_alone(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    config.writeback.spool_dir.mkdir(parents=True, mode=0o755)
+    check_directories(config)
+    for directory in (config.cache_dir, config.writeback.spool_dir):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    config.writeback.spool_dir.parent.mkdir()
+    (tmp_path / "theirs").mkdir()
+    config.writeback.spool_dir.symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigurationError, match="belongs to somebody else; choose another"):
+        check_directories(config)
 
 
 def test_a_mount_over_files_hides_them_when_asked_to(
