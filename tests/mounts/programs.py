@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,7 @@ def rsync_in_place(job: Job) -> None:
     number = remote.stat().st_ino
     content[5 * MIB : 5 * MIB + 4096] = data("change", 4096)
     local.write_bytes(content)
+    os.utime(local, (2_000_000_000, 2_000_000_000))  # rsync takes the same second for no change
     stats = run("rsync", "-a", "--inplace", "--no-whole-file", "--stats", local, remote)
     assert "Number of regular files transferred: 1\n" in stats
     assert digest(remote.read_bytes()) == digest(content)
@@ -298,6 +300,28 @@ def virtual_environment(job: Job) -> None:
     assert Path(out.split()[1]).exists(), out
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _parts(client: Any, bucket: str) -> list[Any]:
+    """Parts on the server of uploads that are not completed."""
+    uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return [
+        part
+        for upload in uploads
+        for part in client.list_parts(
+            Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+        ).get("Parts", [])
+    ]
+
+
 @program
 def header_rewritten(job: Job) -> None:
     """header rewritten after 64 MB"""
@@ -307,11 +331,7 @@ def header_rewritten(job: Job) -> None:
     with (job.place / "video").open("wb", buffering=0) as file:
         for offset in range(0, len(content), MIB):
             file.write(content[offset : offset + MIB])
-        uploads = client.list_multipart_uploads(Bucket=name)["Uploads"]
-        arrived = client.list_parts(
-            Bucket=name, Key=uploads[0]["Key"], UploadId=uploads[0]["UploadId"]
-        )
-        assert arrived["Parts"], "no part came before the last write"
+        assert wait_until(lambda: _parts(client, name)), "no part came before the last write"
         assert job.mount.bucket.keys().count("work/video") == 0
         file.seek(0)
         file.write(header)
@@ -342,10 +362,7 @@ def memory_maps(job: Job) -> None:
     assert path.read_bytes() == content
     shared.close()
     private.close()
-    deadline = time.monotonic() + 20
-    while job.mount.bucket.get("work/map") != content and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert job.mount.bucket.get("work/map") == content
+    assert wait_until(lambda: job.mount.bucket.get("work/map") == content)
 
 
 APPENDER = """

@@ -14,6 +14,7 @@ from tests.mounts.trees import assert_in_bucket, assert_same, describe
 from tests.servers import Bucket
 
 
+@pytest.mark.bounded(300)
 @pytest.mark.matrix
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_a_program_works_as_on_a_local_disk(
