@@ -129,6 +129,7 @@ class Writer:
         async with self.lock:
             self.key = key or self.key
             size = len(self.expected)
+            stamp = self.file.write_count
             result = await self.upload.commit(
                 self.key,
                 self.headers,
@@ -139,7 +140,8 @@ class Writer:
                 read_base=self.read_base,
             )
             self.base = BaseObject(self.key, result.etag, size)
-            self.visible = min(size, len(self.expected))
+            cut = self.file.lowest_size_since(stamp)
+            self.visible = size if cut is None else min(size, cut)
             return result
 
     def read(self) -> bytes:
