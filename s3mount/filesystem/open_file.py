@@ -16,6 +16,7 @@ not need it, for a byte written during a commit stays dirty for the next one.
 import errno
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -172,6 +173,11 @@ class OpenFile:
     async def _read_mixed(self, handle: "FileHandle", offset: int, length: int) -> bytes:
         """Remote bytes first, for that awaits; the spooled ones are laid over them at the end."""
         await self._publish_if_dropped(offset, length)
+        # Without this a full spool might take bytes between the look at `present` and their read.
+        with self.spooled.reading() if self.spooled is not None else nullcontext():
+            return await self._lay_over(handle, offset, length)
+
+    async def _lay_over(self, handle: "FileHandle", offset: int, length: int) -> bytes:
         answer = bytearray(length)
         end = min(offset + length, self.visible)
         if offset < end and self.remote is not None:
@@ -210,6 +216,7 @@ class OpenFile:
         if size > self.state.config.writeback.max_object_size:
             raise FilesystemError(errno.EFBIG, "larger than the service's largest object")
         if size == self.size and not (size == 0 and self.visible):
+            self.touch()  # the caller sees to it that the times reach the bucket
             return
         if 0 < size < self.size:
             await self._publish_if_dropped(0, self.size)
