@@ -158,6 +158,11 @@ class CountingProxy:
         with self._lock:
             self._faults.setdefault(operation, []).extend([fault] * times)
 
+    def clear(self) -> None:
+        """Faults that were not suffered yet are dropped."""
+        with self._lock:
+            self._faults.clear()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"

@@ -42,6 +42,7 @@ class Mount:
         self.options = options
         self._url = url
         self._prefix = prefix
+        self.environment = environment(bucket, directory)
         self._announced: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self.path.mkdir(parents=True)
@@ -61,7 +62,7 @@ class Mount:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(self.bucket, self.log.parent),
+                env=self.environment,
                 cwd="/",
             )
         deadline = time.monotonic() + START_SECONDS
@@ -90,7 +91,7 @@ class Mount:
         self.start(*options)
 
     def kill(self) -> None:
-        """SIGKILL; the mount point stays, dead."""
+        """By SIGKILL; the mount point stays, dead."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(timeout=STOP_SECONDS)
         self._process = None
@@ -141,7 +142,7 @@ class Mount:
         """`s3mount NAME MOUNTPOINT ARGUMENTS`."""
         done = subprocess.run(
             [sys.executable, "-m", "s3mount", name, str(self.path), *arguments],
-            env=environment(self.bucket, self.log.parent),
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=STOP_SECONDS,
@@ -169,6 +170,17 @@ class Mount:
         found = re.search(r"VmHWM:\s+(\d+) kB", text)
         assert found is not None
         return int(found[1]) * 1024
+
+
+def run_in(directory: Path, script: str) -> None:
+    """A shell script that begins in a directory of the mount.
+
+    Not by `cwd`: Popen holds the GIL until the child has changed there, and what the mount then
+    asks a proxy in this process would never be answered.
+    """
+    subprocess.run(
+        ["bash", "-euc", f'cd "$0"; {script}', directory], check=True, timeout=STOP_SECONDS
+    )
 
 
 Mounted = Callable[..., Mount]

@@ -81,7 +81,8 @@ class Bucket:
                 Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
             )
         pages = self.client.get_paginator("list_object_versions").paginate(Bucket=self.name)
-        for page in pages:
+        # All first: moto's second page begins after a key that must still be there.
+        for page in list(pages):
             for found in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
                 self.client.delete_object(
                     Bucket=self.name, Key=found["Key"], VersionId=found["VersionId"]
