@@ -78,6 +78,9 @@ class Mutations:
             if intent.state is not IntentState.CANCELLED:
                 break
             intent = self.last(file.inode)  # a newer one that does its work as well
+        if not file.inode.detached:
+            # A directory's rename brings the object to the name by which it is known here.
+            await self.wait(self.state.queue.trees_over(self._key(file.inode)))
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -210,15 +213,18 @@ class Mutations:
             )
         )
 
-    def marker(self, inode: Inode) -> Intent:
-        """The directory's marker object, with the attributes it has when the intent starts."""
+    def marker(self, inode: Inode, *, instead_of: Sequence[str] = ()) -> Intent:
+        """The directory's marker object, with the attributes it has when the intent starts.
+
+        `instead_of`: keys that are deleted once it is there.
+        """
         waiting = self.waiting(inode)
         if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
             return waiting
         key = self._marker_key(inode)
         self._supersede_delete(key)
         legacy = _legacy_markers(inode, key)
-        intent = Intent(kind=Kind.MKDIR, key=key, also_delete=legacy)
+        intent = Intent(kind=Kind.MKDIR, key=key, also_delete=(*legacy, *instead_of))
         intent.on_start = lambda _: self._fill_in_marker(inode, intent)
         intent.on_done = lambda _, result: self._marker_written(inode, intent, result)
         intent.on_failed = lambda _, error: self._namespace_failed([inode], error)
@@ -244,11 +250,19 @@ class Mutations:
         inode.attributes = current  # changed while the intent ran: see attributes()
 
     def _fill_in(self, inode: Inode, intent: Intent) -> None:
-        """The version that the intent acts on, and the newest attributes."""
-        if intent.attributes is not None:
+        """The version that the intent acts on, and the newest attributes.
+
+        A rename's own ctime goes along with what this mount wrote; of others' files a rename
+        leaves the metadata as it is.
+        """
+        version = inode.version
+        own = version is not None and self.state.is_own(
+            intent.source or intent.key, version.etag, version.last_modified
+        )
+        if own or intent.attributes is not None:
             intent.attributes = inode.attributes
-        if inode.version is not None:
-            intent.source_etag = inode.version.etag
+        if version is not None:
+            intent.source_etag = version.etag
 
     def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None or inode.version is None:
@@ -331,6 +345,8 @@ class Mutations:
             or (last is not None and last is not waiting)
             or (waiting is not None and (waiting.replaces or waiting.kind is Kind.RENAME_TREE))
             or (file is not None and file.replaces)
+            # Else, while children's objects are still to be deleted, a listing would show it.
+            or (inode.directory is not None and self.state.queue.is_busy_below(key))
         )
         if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
             self.state.queue.cancel(waiting)
@@ -386,16 +402,19 @@ class Mutations:
         ):
             self.state.namespace.unmoved(inode)
             return waiting
-        intent = Intent(
-            kind=Kind.RENAME_TREE,
-            key=new_prefix,
-            source=old_prefix,
-            also_delete=_legacy_markers(inode, old_prefix),
-        )
+        intent = Intent(kind=Kind.RENAME_TREE, key=new_prefix, source=old_prefix)
         intent.on_copied = lambda *_: self._tree_copied(intent, old_prefix, new_prefix, stamp)
         intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
         places = (old_place, *place_of(inode))
-        return self._add(inode, intent, *places, delay=self._delay)
+        self._add(inode, intent, *places, delay=self._delay)
+        if inode.marker is None or inode.marker.endswith("/"):
+            return intent
+        # `old` or `old_$folder$` is not below `old/`, so the copies leave it behind.
+        legacy = old_prefix[:-1] + inode.marker[len(inode.name) :]
+        inode.marker = inode.version = None
+        marker = self.marker(inode, instead_of=[legacy])
+        self._pin(marker, [old_place])
+        return marker
 
     def _known_empty(self, inode: Inode, prefix: str) -> bool:
         """A directory made here, never filled, whose marker is not written yet."""

@@ -149,6 +149,10 @@ class IntentQueue:
         """Unfinished intents that hold exactly this key."""
         return set(self._index.holders(key))
 
+    def trees_over(self, key: str) -> list[Intent]:
+        """Unfinished renames of directories that `key` is in, in the order of their making."""
+        return sorted(self._index.trees_over(key), key=lambda intent: intent.sequence)
+
     def unfinished(self, prefix: str = "") -> list[Intent]:
         """In the order in which they were added."""
         return [
@@ -156,6 +160,14 @@ class IntentQueue:
             for intent in sorted(self._index.all.values(), key=lambda i: i.sequence)
             if not prefix or any(key.startswith(prefix) for key in intent.held_keys())
         ]
+
+    def is_busy_below(self, prefix: str) -> bool:
+        """Whether an unfinished intent holds a key below `prefix`."""
+        return any(
+            key.startswith(prefix) and key != prefix
+            for intent in self._index.all.values()
+            for key in intent.held_keys()
+        )
 
     # -- waiting -------------------------------------------------------------------------------
 
