@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from s3mount.core.config import MountConfig
 from s3mount.core.part_schedule import PartSchedule
@@ -16,7 +17,7 @@ from s3mount.writeback.executors import Executors
 from s3mount.writeback.journal import MemoryJournal
 from s3mount.writeback.queue import IntentQueue
 from s3mount.writeback.spool import Spool
-from s3mount.writeback.uploader import Uploader
+from s3mount.writeback.uploader import FileUpload, Uploader
 
 
 async def open_filesystem(
@@ -77,4 +78,12 @@ async def open_filesystem(
         executors.execute, executors.delete_batch, MemoryJournal(), shuffle=shuffle
     )
     state.publish = mutations.commit
+
+    def publish_early(upload: FileUpload) -> None:
+        """The spool is full and nothing else helps: this file is committed as it is."""
+        for file in state.open_files.values():
+            if file.upload is upload and not file.inode.detached:
+                state.start_soon(partial(mutations.commit, file))
+
+    uploader.on_early_publish = publish_early
     return FileSystem(state, mutations)

@@ -47,9 +47,15 @@ class Leaving:
             if (file.dirty or file.put is not None) and not file.inode.detached
         ]
 
+    def _complete(self) -> list[OpenFile]:
+        """Those that nobody is still writing: half a file is never published."""
+        return [
+            file for file in self._unsent() if not any(handle.writable for handle in file.handles)
+        ]
+
     def _push(self) -> None:
         """Everything that can be sent is on its way, without any more delay."""
-        for file in self._unsent():
+        for file in self._complete():
             if file.put is None and file.error is None:
                 self.mutations.put(file)
         for intent in self.state.queue.unfinished():
@@ -72,7 +78,7 @@ class Leaving:
 
     async def flush_all(self) -> None:
         failed: list[Exception] = []
-        for file in self._unsent():
+        for file in self._complete():
             file.error = None
             try:
                 await self.mutations.commit(file)

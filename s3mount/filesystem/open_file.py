@@ -136,7 +136,9 @@ class OpenFile:
         if self.pin is not None:
             self.pin.release()
             self.pin = None
-        if self.upload is not None and self.put is None:
+        # Parts that left the spool are read from nowhere else: then the upload stays to the end.
+        dropped = self.spooled is not None and bool(self.spooled.dropped)
+        if self.upload is not None and self.put is None and not (dropped and self.handles):
             self.state.start_soon(self.upload.abort)
 
     @property
@@ -371,6 +373,8 @@ class OpenFile:
 
     async def _publish_if_dropped(self, offset: int, length: int) -> None:
         if self.upload is not None and self.upload.needs_early_publish(offset, length):
+            if self.inode.detached:
+                raise FilesystemError(errno.ENOSPC, "unlinked, and its bytes left the full spool")
             await self._publish_early()
 
     async def _publish_early(self) -> None:
@@ -399,6 +403,7 @@ class OpenFile:
             spooled = self.spooled
             if spooled is None or self.visible > self.state.config.writeback.spool_limit // 4:
                 return
+            spooled.keep_clean = True
             try:
                 for start, stop in list(spooled.present.gaps(0, self.visible)):
                     await self._fetch_into(spooled, remote, start, stop)

@@ -143,6 +143,9 @@ class IntentIndex:
     def holders(self, key: str) -> set[Intent]:
         return self._by_key.get(key, set())
 
+    def trees_over(self, key: str) -> set[Intent]:
+        return {tree for tree in self._trees if inside(key, tree)}
+
     def conflicts(self, intent: Intent) -> set[Intent]:
         """All that `intent` must wait for."""
         keys = intent.held_keys()

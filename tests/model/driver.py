@@ -550,7 +550,11 @@ class Driver:
         assert not unfinished, [intent.describe() for intent in unfinished]
 
     async def op_drain(self, _: int, __: int, ___: int, ____: int) -> None:
+        """What is still open for writing is not published by it; fsync does that."""
         self._say("drain()")
+        for handle in self.handles:
+            if handle.flags & os.O_ACCMODE != os.O_RDONLY:
+                await self.client.fs.fsync(handle.number, False)
         await self._drain()
         self._check_bucket()
 
