@@ -23,9 +23,11 @@ def s3fs_mount(bucket: Bucket, directory: Path) -> Iterator[Path]:
     passwd.chmod(0o600)
     log = (directory / "s3fs.log").open("wb")
     process = subprocess.Popen(
-        ["s3fs", bucket.name, str(path), "-f", "-o", f"url={bucket.server.url}"]
-        + ["-o", f"use_path_request_style,passwd_file={passwd},use_xattr,allow_other"]
-        + ["-o", "endpoint=us-east-1,enable_noobj_cache"],
+        [
+            *("s3fs", bucket.name, str(path), "-f", "-o", f"url={bucket.server.url}"),
+            *("-o", f"use_path_request_style,passwd_file={passwd},use_xattr,allow_other"),
+            *("-o", "endpoint=us-east-1,enable_noobj_cache"),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -57,7 +57,7 @@ def test_a_tree_of_s3_apu_is_changed_and_removed_without_remains(
     assert stat.S_IMODE((root / "none").stat().st_mode) == 0o711
     assert about(root / "renamed")[:3] == (stat.S_IFDIR | 0o700, 1000, 1001)
     assert os.listdir(root / "renamed") == ["deep"]
-    assert "tree/sub" not in bucket.keys()
+    assert bucket.keys().count("tree/sub") == 0
     (root / "none" / "new").unlink()
     (root / "none").rmdir()
     (root / "renamed" / "deep").unlink()

@@ -19,10 +19,9 @@ def pytest_runtest_makereport(
     if report.failed:
         item.failed = True  # type: ignore[attr-defined]
     cell = getattr(item, "callspec", None)
-    if cell is not None and item.get_closest_marker("matrix") is not None:
-        if report.failed or report.when == "call":
-            # "failed" is the last word: a failing teardown counts as well.
-            MATRIX.note(cell.params, report)
+    counts = report.failed or report.when == "call"  # a failing teardown is a failure, too
+    if cell is not None and counts and item.get_closest_marker("matrix") is not None:
+        MATRIX.note(cell.params, report)
     return report
 
 

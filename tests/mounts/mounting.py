@@ -56,9 +56,11 @@ class Mount:
         begin = self.log.stat().st_size
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "s3mount", name, str(self.path), "-f"]
-                + ["--endpoint-url", self._url, "--cache-dir", str(self.cache)]
-                + [*self.options, *options],
+                [
+                    *(sys.executable, "-m", "s3mount", name, str(self.path), "-f"),
+                    *("--endpoint-url", self._url, "--cache-dir", str(self.cache)),
+                    *(*self.options, *options),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -204,7 +206,11 @@ def mounted(
                 mount.process.kill()
 
     def start(
-        bucket: Bucket, *options: str, url: str | None = None, prefix: str = "", started: bool = True
+        bucket: Bucket,
+        *options: str,
+        url: str | None = None,
+        prefix: str = "",
+        started: bool = True,
     ) -> Mount:
         directory = tmp_path_factory.mktemp("mount")
         mount = Mount(bucket, directory, options, url or bucket.server.url, prefix)

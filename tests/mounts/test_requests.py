@@ -208,9 +208,7 @@ def assert_edited(counted: Counted, expected: bytes, at_most: int) -> None:
     assert digest((counted.path / "d" / "big").read_bytes()) == digest(expected)
 
 
-def test_appending_to_a_big_object_moves_only_what_is_new(
-    content: bytes, counted: Counted
-) -> None:
+def test_appending_to_a_big_object_moves_only_what_is_new(content: bytes, counted: Counted) -> None:
     with (counted.path / "d" / "big").open("ab") as file:
         file.write(data("more", MIB))
     assert_edited(counted, content + data("more", MIB), 7 * MIB)
@@ -226,9 +224,7 @@ def test_changing_the_middle_of_a_big_object_moves_only_its_surroundings(
     assert_edited(counted, expected, 6 * MIB)
 
 
-def test_truncating_a_big_object_moves_nothing_of_it(
-    content: bytes, counted: Counted
-) -> None:
+def test_truncating_a_big_object_moves_nothing_of_it(content: bytes, counted: Counted) -> None:
     os.truncate(counted.path / "d" / "big", BIG // 2 + 7)
     assert_edited(counted, content[: BIG // 2 + 7], 6 * MIB)
 
@@ -247,7 +243,7 @@ def test_renaming_a_big_object_moves_no_byte_through_this_host(
     found = bucket.client.get_object(Bucket=bucket.name, Key="renamed")
     assert digest(found["Body"].read()) == digest(content)
     assert found["Metadata"]["foreign"] == "kept"
-    assert "d/big" not in bucket.keys()
+    assert sorted(bucket.keys()) == ["probed", "renamed"]
 
 
 def test_removing_a_thousand_files_is_a_handful_of_deletes(
@@ -281,9 +277,7 @@ def test_a_file_and_its_attributes_are_one_put(counted: Counted) -> None:
     counts = counted.counts()
     assert counts["PutObject"] == 1
     assert sum(counts.values()) <= 5, counts
-    head = counted.mount.bucket.client.head_object(
-        Bucket=counted.mount.bucket.name, Key="d/name"
-    )
+    head = counted.mount.bucket.client.head_object(Bucket=counted.mount.bucket.name, Key="d/name")
     assert head["Metadata"]["mode"] == str(0o100600)
     assert head["Metadata"]["mtime"] == "0.000000005"
 
@@ -296,9 +290,7 @@ def test_attributes_set_while_the_upload_begins_reach_the_object(counted: Counte
         file.write(content)
         os.fchmod(file.fileno(), 0o600)
         os.utime(file.fileno(), ns=(1, 2_000_000_003))
-    found = counted.mount.bucket.client.get_object(
-        Bucket=counted.mount.bucket.name, Key="file"
-    )
+    found = counted.mount.bucket.client.get_object(Bucket=counted.mount.bucket.name, Key="file")
     assert digest(found["Body"].read()) == digest(content)
     assert found["Metadata"]["mode"] == str(0o100600)
     assert found["Metadata"]["mtime"] == "2.000000003"

@@ -37,7 +37,7 @@ def data(seed: object, size: int) -> bytes:
     return random.Random(str(seed)).randbytes(size)
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | bytearray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
@@ -91,13 +91,14 @@ def assert_in_bucket(bucket: Bucket, tree: Mapping[str, Entry], prefix: str = ""
         prefix + name + ("/" if stat.S_ISDIR(entry.mode) else ""): entry
         for name, entry in tree.items()
     }
-    assert sorted(key for key in bucket.keys() if key.startswith(prefix) and key != prefix) == (
+    stored = bucket.keys()
+    assert sorted(key for key in stored if key.startswith(prefix) and key != prefix) == (
         sorted(keys)
     )
     uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])
     assert [upload["Key"] for upload in uploads] == []
     with ThreadPoolExecutor(8) as pool:
-        wrong = [found for found in pool.map(lambda item: _differs(bucket, *item), keys.items())]
+        wrong = list(pool.map(lambda item: _differs(bucket, *item), keys.items()))
     assert not any(wrong), [difference for difference in wrong if difference]
 
 

@@ -1,0 +1,9 @@
+"""The programs of the matrix: each works below `job.place` on a mount and checks what it did."""
+
+from tests.mounts.programs import copying, naming, tools, writing
+from tests.mounts.programs.job import PROGRAMS, Job, Program
+
+__all__ = ["PROGRAMS", "SETS_DIRECTORY_TIMES", "Job", "Program", "naming", "tools", "writing"]
+
+# Those that set the times of all directories at their end.
+SETS_DIRECTORY_TIMES = {copying.copy_tree, copying.rsync_twice, copying.tar_in_and_out}
