@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -34,8 +35,8 @@ class AttributeFetcher:
         self._config = config
         self._mounted_at = mounted_at
         self._flights: dict[int, trio.Event] = {}
-        self._limit = trio.CapacityLimiter(PARALLEL_HEADS)
-        self._limit_behind = trio.CapacityLimiter(BEHIND)
+        self._behind: deque[tuple[Inode, float]] = deque()
+        self._behind_tasks = 0
 
     @property
     def listing_only(self) -> bool:
@@ -139,16 +140,30 @@ class AttributeFetcher:
 
     async def fetch_all(self, inodes: Sequence[Inode]) -> None:
         """All of them in parallel; a request that fails is logged and leaves its inode unknown."""
+        begun = self._tree.clock()
+        waiting = deque((inode, begun) for inode in inodes)
         async with trio.open_nursery() as nursery:
-            for inode in inodes:
-                nursery.start_soon(self._fetch_quietly, inode, self._limit)
+            for _ in range(min(PARALLEL_HEADS, len(waiting))):
+                nursery.start_soon(self._fetch_from, waiting)
 
     def fetch_behind(self, inodes: Sequence[Inode]) -> None:
-        """Starts them in the background, if there is one."""
-        if self.nursery is not None:
-            for inode in inodes:
-                if inode.number not in self._flights:
-                    self.nursery.start_soon(self._fetch_quietly, inode, self._limit_behind)
+        """Starts them in the background, if there is one.
+
+        A few tasks take one after the other: a task for each would cost a fifth more CPU.
+        """
+        if self.nursery is None:
+            return
+        begun = self._tree.clock()
+        self._behind.extend((inode, begun) for inode in inodes if inode.number not in self._flights)
+        while self._behind_tasks < min(BEHIND, len(self._behind)):
+            self._behind_tasks += 1
+            self.nursery.start_soon(self._work_behind)
+
+    async def _work_behind(self) -> None:
+        try:
+            await self._fetch_from(self._behind)
+        finally:
+            self._behind_tasks -= 1
 
     def start_quietly(self, work: Callable[[int], Awaitable[None]], argument: int) -> None:
         """Runs `work` in the background, if there is one; whoever needs it meets its error."""
@@ -160,11 +175,12 @@ class AttributeFetcher:
         if self.nursery is not None:
             self.nursery.start_soon(run)
 
-    async def _fetch_quietly(self, inode: Inode, limiter: trio.CapacityLimiter) -> None:
-        begun = self._tree.clock()
-        async with limiter:
+    async def _fetch_from(self, waiting: deque[tuple[Inode, float]]) -> None:
+        """Takes inodes, each with the time it was put there, until none is left."""
+        while waiting:
+            inode, begun = waiting.popleft()
             if inode.detached or self.known(inode, begun):
-                return
+                continue
             try:
                 await self.fetch(inode)
             except (StoreError, FilesystemError) as error:
