@@ -44,6 +44,7 @@ MAX_TASKS = 4096
 MIN_TASKS = 16  # idle ones that keep their request buffer instead of mapping it anew
 ANSWER_TIMEOUT = 15.0  # the mount's first statfs, which needs no network
 CHECK_TIMEOUT = 25.0  # the first request to the bucket
+PROBE_TIMEOUT = 5.0  # beyond it the first change waits for the rest
 LAST_REQUESTS = 5.0  # what is still being answered when the mount leaves
 PROGRESS_INTERVAL = 2.0
 LOCK_INTERVAL = 0.1
@@ -165,6 +166,10 @@ class Mount:
         store = open_store(self.config.store)
         try:
             await check_bucket(store, self.config)
+            if not self.config.read_only:
+                # Once per endpoint and bucket; here it delays no program's first change.
+                with trio.move_on_after(PROBE_TIMEOUT):
+                    await store.capabilities()
             filesystem = await open_filesystem(self.config, store)
             try:
                 return await self._serve(filesystem)
