@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from s3mount.core.errors import FilesystemError
@@ -43,13 +44,17 @@ class Files:
 
     # -- open ----------------------------------------------------------------------------------
 
-    async def open(self, inode: Inode, flags: int) -> int:
-        """ESTALE if others replaced the object: the kernel then looks the name up again."""
+    async def open(self, inode: Inode, flags: int, uid: int = 0, gid: int = 0) -> int:
+        """ESTALE if others replaced the object: the kernel then looks the name up again.
+
+        `uid` and `gid` are the caller's: whose O_TRUNC takes set-user-id away.
+        """
         if inode.directory is not None:
             raise FilesystemError(errno.EISDIR)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
-        truncate = writable and bool(flags & os.O_TRUNC)
-        if writable and self.state.config.read_only:
+        # As Linux has it, O_RDONLY | O_TRUNC truncates; the kernel has checked the permission.
+        truncate = bool(flags & os.O_TRUNC)
+        if (writable or truncate) and self.state.config.read_only:
             raise FilesystemError(errno.EROFS)
         await self._look(inode, writable=writable, truncate=truncate)
         if not writable:
@@ -58,7 +63,8 @@ class Files:
         number = self._register(file, flags)
         if truncate:
             try:
-                await file.truncate(0)
+                await self._truncate(file, 0)
+                _drop_privileges(inode, uid, gid)
             except BaseException:
                 self.release(number)
                 raise
@@ -122,7 +128,7 @@ class Files:
             inode = await self.names.find(parent, name)
             if inode is None:
                 raise FilesystemError(errno.EAGAIN) from error
-            return await self.open(inode, flags), inode
+            return await self.open(inode, flags, uid, gid), inode
         attributes = self.names.new_attributes(parent, stat.S_IFREG | stat.S_IMODE(mode), uid, gid)
         file = await self.names.create(parent, name, attributes, exclusive=exclusive)
         number = self._register(file, flags)
@@ -156,12 +162,18 @@ class Files:
         await self._look(inode, writable=True, truncate=size == 0)
         with self._using(inode) as handle:
             file = handle.file
-            await file.truncate(size)
+            await self._truncate(file, size)
             writers = [other for other in file.handles if other.writable]
             for writer in writers:
                 writer.wrote = True
             if not writers and file.dirty and not inode.detached:
                 await self.mutations.commit(file)
+
+    async def _truncate(self, file: OpenFile, size: int) -> None:
+        """To the size that it has, too: `: > stamp` of an empty file makes it newer."""
+        await file.truncate(size)
+        if not file.dirty and not file.inode.detached:
+            await self.mutations.settle(self.mutations.attributes(file.inode))
 
     @contextlib.contextmanager
     def _using(self, inode: Inode) -> Iterator[FileHandle]:
@@ -251,3 +263,18 @@ class Files:
         except AccessDenied:
             handle.wrote = True
             raise
+
+
+def _drop_privileges(inode: Inode, uid: int, gid: int) -> None:
+    """What the kernel does before every other write: with O_TRUNC it leaves that to us.
+
+    It does not tell the caller's further groups, so that set-group-id without group-execute,
+    which has no meaning on Linux, goes for them too. Rides in the PUT of the truncated file.
+    """
+    old = inode.attributes
+    if old is None or uid == 0 or not old.mode & (stat.S_ISUID | stat.S_ISGID):
+        return
+    mode = old.mode & ~stat.S_ISUID
+    if mode & stat.S_IXGRP or gid != old.gid:
+        mode &= ~stat.S_ISGID
+    inode.attributes = replace(old, mode=mode)

@@ -100,7 +100,8 @@ class FileSystem:
         inode = self.inode(number)
         if size is not None:
             await self._files.truncate(inode, size)
-        if any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
+        # Nothing at all is chown(2) to the owner and group that it has: only ctime changes.
+        if size is None or any(value is not None for value in (mode, uid, gid, atime_ns, mtime_ns)):
             await self._attributes.change(
                 inode,
                 mode=mode,
@@ -162,9 +163,10 @@ class FileSystem:
         )
         return handle, self._new(inode)
 
-    async def open(self, number: int, flags: int) -> OpenResult:
+    async def open(self, number: int, flags: int, uid: int = 0, gid: int = 0) -> OpenResult:
         # A new version is a new inode, so what the kernel has cached of this one stays right.
-        return OpenResult(await self._files.open(self.inode(number), flags), keep_cache=True)
+        handle = await self._files.open(self.inode(number), flags, uid, gid)
+        return OpenResult(handle, keep_cache=True)
 
     async def read(self, handle: int, offset: int, length: int) -> bytes | memoryview:
         return await self._files.read(handle, offset, length)

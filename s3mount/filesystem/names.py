@@ -129,6 +129,11 @@ class Names:
             now = time.time_ns()
             directory.attributes = replace(directory.attributes, mtime_ns=now, ctime_ns=now)
 
+    def touch_status(self, inode: Inode) -> None:
+        """Its name changed, which POSIX counts as a change of its status. Stored as touch() is."""
+        if inode.attributes is not None:
+            inode.attributes = replace(inode.attributes, ctime_ns=time.time_ns())
+
     # -- removing ------------------------------------------------------------------------------
 
     async def unlink(self, parent: Inode, name: str) -> None:
@@ -186,6 +191,7 @@ class Names:
         reading = file is not None and bool(file.handles) and file.needs_remote
         intent = self.mutations.remove(inode, overwritten=overwritten, reading=reading)
         self.state.namespace.detach(inode)
+        self.touch_status(inode)
         if file is not None:
             self._detach_file(file)
         return intent

@@ -91,6 +91,7 @@ class Rename:
             )
             intents.append(self.names.detach(target, overwritten=self._overwrites(inode)))
         stamp = namespace.move(inode, new_parent, new_name)
+        self.names.touch_status(inode)
         new_key = namespace.key(inode)
         if inode.directory is not None:
             intents.append(self.mutations.move_tree(inode, old_key, new_key, old_place, stamp))

@@ -39,6 +39,7 @@ ORDINARY = frozenset(
         errno.EPERM,
         errno.EROFS,
         errno.ELOOP,
+        errno.ENAMETOOLONG,
         errno.ENXIO,
     }
 )

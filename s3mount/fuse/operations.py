@@ -234,7 +234,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        result = await self._filesystem.open(inode, flags)
+        result = await self._filesystem.open(inode, flags, ctx.uid, ctx.gid)
         self._open_files.add(result.handle)
         return FileInfo(fh=FileHandleT(result.handle), keep_cache=result.keep_cache)
 

@@ -54,8 +54,7 @@ class Node:
         self.mtime = None
 
     def truncate(self, size: int) -> None:
-        if size == len(self.content):
-            return
+        """Also to the size that it has: the times change."""
         del self.content[size:]
         self.content.extend(bytes(size - len(self.content)))
         self.mtime = None
