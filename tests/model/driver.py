@@ -34,6 +34,7 @@ OPENS = (os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND, os.O_RDWR | os.O_TRU
 MAX_DEPTH = 3
 MAX_HANDLES = 6
 LARGEST = 100_000
+PATIENCE = 1800.0  # virtual seconds: what takes longer waits for something that will not come
 XATTRS = (b"user.one", "user.zwei ü".encode())
 
 counts: Counter[str] = Counter()
@@ -83,7 +84,8 @@ class Driver:
                     counts[name] += 1
                     return True
                 try:
-                    await getattr(self, f"op_{name}")(*numbers)
+                    with trio.fail_after(PATIENCE):
+                        await getattr(self, f"op_{name}")(*numbers)
                 except NothingToDo:
                     continue
                 counts[name] += 1
