@@ -196,7 +196,7 @@ class Resolver:
         # From here on no await: the answers meet the tree as it is now.
         if self._tree.child_key(parent, name) != key:
             # The rename of a directory above was carried out meanwhile: look at the new place.
-            return await self.lookup(parent, name)
+            return await self._look(parent, name)
         inode = self._settle(parent, name, info, below, asked_at)
         if inode is None:
             raise no_such_name(name)

@@ -80,7 +80,8 @@ class Driver:
             await self._compare_all()
             for name, *numbers in left:
                 if name == "remount":
-                    await self._before_remount()
+                    with trio.fail_after(PATIENCE):
+                        await self._before_remount()
                     counts[name] += 1
                     return True
                 try:
@@ -89,7 +90,8 @@ class Driver:
                 except NothingToDo:
                     continue
                 counts[name] += 1
-            await self._before_remount()
+            with trio.fail_after(PATIENCE):
+                await self._before_remount()
             return False
 
     # -- helpers
