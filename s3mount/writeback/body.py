@@ -224,19 +224,23 @@ class FileBody:
             )
         except CorruptSpool:
             # The loop may have been writing that very block; while we look it does not.
-            return self._read_now(self._start, self._end)
+            return self._read_again(self._start, self._end)
 
     def _read_now(self, start: int, end: int) -> bytes | memoryview:
         return _join(self._pieces, start, end) if start < end else b""
 
+    def _read_again(self, start: int, end: int) -> bytes | memoryview:
+        """In the loop. Of a file that was cut meanwhile blocks are missing, not damaged."""
+        self._check_not_cut()
+        return self._read_now(start, end)
+
     def _read_slice(self, offset: int, length: int) -> bytes:
         """Called by the store, in its worker thread."""
         start = self._start + offset
-        pieces = self._pieces
         try:
-            found = _join(pieces, start, start + length)
+            found = _join(self._pieces, start, start + length)
         except CorruptSpool:
-            found = _in_loop(lambda: _join(pieces, start, start + length))
+            found = _in_loop(lambda: self._read_again(start, start + length))
         return bytes(found)
 
 
