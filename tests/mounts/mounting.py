@@ -160,8 +160,8 @@ class Mount:
     def requests(self) -> Counter[str]:
         """All requests of this process to the bucket, by operation."""
         counts = self.status()["requests"]
-        # Operations have S3's names; bytes are counted beside them.
-        return Counter({name: count for name, count in counts.items() if name[0].isupper()})
+        # Bytes are counted beside them.
+        return Counter({name: n for name, n in counts.items() if not name.startswith("Bytes")})
 
     def flush(self) -> None:
         self.command("flush")

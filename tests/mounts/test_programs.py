@@ -9,7 +9,7 @@ import pytest
 
 from tests.mounts.matrix import MATRIX
 from tests.mounts.mounting import Mounted
-from tests.mounts.programs import PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
+from tests.mounts.programs import OPTIONS, PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
 from tests.mounts.trees import assert_in_bucket, assert_same, describe
 from tests.servers import Bucket
 
@@ -20,7 +20,7 @@ from tests.servers import Bucket
 def test_a_program_works_as_on_a_local_disk(
     program: Program, bucket: Bucket, mounted: Mounted, tmp_path: Path
 ) -> None:
-    mount = mounted(bucket, "-o", "allow_other")
+    mount = mounted(bucket, "-o", "allow_other", *OPTIONS.get(program, ()))
     place = mount.path / "work"
     place.mkdir()
     program(Job(mount, place, tmp_path))

@@ -9,9 +9,9 @@ from tests.mounts.programs.job import Job, program, run, shell, wait_until
 from tests.mounts.trees import MIB, data, digest
 
 
-def _parts(client: Any, bucket: str) -> list[Any]:
-    """Parts on the server of uploads that are not completed."""
-    uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+def _parts(client: Any, bucket: str, key: str) -> list[Any]:
+    """Parts on the server of the key's uploads that are not completed."""
+    uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=key).get("Uploads", [])
     return [
         part
         for upload in uploads
@@ -30,7 +30,9 @@ def header_rewritten(job: Job) -> None:
     with (job.place / "video").open("wb", buffering=0) as file:
         for offset in range(0, len(content), MIB):
             file.write(content[offset : offset + MIB])
-        assert wait_until(lambda: _parts(client, name)), "no part came before the last write"
+        assert wait_until(lambda: _parts(client, name, "work/video")), (
+            "no part came before the last write"
+        )
         assert job.mount.bucket.keys().count("work/video") == 0
         file.seek(0)
         file.write(header)
