@@ -29,6 +29,9 @@ from s3mount.namespace import Inode
 
 # What df shows as a block; sizes are multiples of it.
 BLOCK_SIZE = 1024 * 1024
+# What waits for the bucket looks so often for intents that followed from those it waited for:
+# attributes set during a PUT, bytes written during it.
+FOLLOWERS = 3
 # A lookup that loses a race against another host looks again, so often.
 LOOKS = 5
 
@@ -219,7 +222,8 @@ class FileSystem:
         """Every change of names in this directory, and below it, is in S3."""
         inode = self._directories[handle].inode
         prefix = self.state.namespace.key(inode)
-        await self.mutations.wait(self.state.queue.unfinished(prefix))
+        for _ in range(FOLLOWERS):
+            await self.mutations.wait(self.state.queue.unfinished(prefix))
 
     # -- extended attributes -------------------------------------------------------------------
 

@@ -345,6 +345,8 @@ class Mutations:
             or (last is not None and last is not waiting)
             or (waiting is not None and (waiting.replaces or waiting.kind is Kind.RENAME_TREE))
             or (file is not None and file.replaces)
+            # What runs may have stored it, though nothing was heard of that yet.
+            or any(other is not waiting for other in self.state.queue.holders(key))
             # Else, while children's objects are still to be deleted, a listing would show it.
             or (inode.directory is not None and self.state.queue.is_busy_below(key))
         )

@@ -16,7 +16,7 @@ from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.state import State
 from s3mount.namespace import ABSENT, Inode
-from s3mount.writeback.intents import Intent
+from s3mount.writeback.intents import Intent, Kind
 
 PATH_MAX = 4096  # a symlink's target, including the NUL
 
@@ -173,12 +173,20 @@ class Names:
             await self.state.namespace.attributes(directory)
 
     def keep_implied(self, parent: Inode, leaving: Inode) -> None:
-        """A directory without a marker must not vanish with its last child: it gets one first."""
+        """A directory without a marker must not vanish with its last child: it gets one first.
+
+        Children that were seen long ago may be gone by now: they do not keep it.
+        """
         directory = parent.directory
         if parent.parent is None or directory is None or parent.version is not None:
             return
-        if self.mutations.last(parent) is None and not any(
-            other is not leaving for other in directory.entries.values()
+        last = self.mutations.last(parent)
+        if last is not None and last.kind is not Kind.RENAME_TREE:
+            return
+        peek = self.state.namespace.peek
+        if not any(
+            other is not leaving and peek(parent, name) is other
+            for name, other in directory.entries.items()
         ):
             self.mutations.marker(parent)
 

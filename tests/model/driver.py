@@ -718,10 +718,10 @@ class Driver:
         parent, name = self.tree.parent(path)
         parent.children[name] = await self._foreign_file(path, size)
         if bytes(parent.children[name].content) == b"":
-            parent.children[name].content += b"!"
+            parent.children[name].content += b"!%d" % self.serial
             self.store.put_foreign(
                 self.config.prefix + path,
-                b"!",
+                b"!%d" % self.serial,
                 parent.children[name].foreign,
                 {"content-type": "text/x-odd"},
             )
