@@ -222,9 +222,10 @@ class Mutations:
         if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
             return waiting
         key = self._marker_key(inode)
-        self._supersede_delete(key)
+        superseded = self._supersede_delete(key)
         legacy = _legacy_markers(inode, key)
         intent = Intent(kind=Kind.MKDIR, key=key, also_delete=(*legacy, *instead_of))
+        intent.replaces = superseded
         intent.on_start = lambda _: self._fill_in_marker(inode, intent)
         intent.on_done = lambda _, result: self._marker_written(inode, intent, result)
         intent.on_failed = lambda _, error: self._namespace_failed([inode], error)

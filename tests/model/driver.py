@@ -641,10 +641,12 @@ class Driver:
                 await self._close(handle)
         await self._drain()
 
-    async def _foreign_file(self, path: str, size: int) -> Node:
+    async def _foreign_file(self, path: str, size: int, *, differs: bool = False) -> Node:
         serial, data = self._data(pick(list(SIZES), size))
         old = self.store.objects.get(self.config.prefix + path)
         if old is not None and old.data == data:
+            if differs:
+                data += b"!"
             await trio.sleep(4)  # within LastModified's resolution nobody could tell them apart
         self._say(f"foreign put({path!r}, data {serial} of {len(data)})")
         foreign = {"colour": f"red{serial}"}
@@ -716,15 +718,7 @@ class Driver:
         await self.client.fs.write(handle_number, 3, b"ours")
         old.write(3, b"ours")
         parent, name = self.tree.parent(path)
-        parent.children[name] = await self._foreign_file(path, size)
-        if bytes(parent.children[name].content) == b"":
-            parent.children[name].content += b"!%d" % self.serial
-            self.store.put_foreign(
-                self.config.prefix + path,
-                b"!%d" % self.serial,
-                parent.children[name].foreign,
-                {"content-type": "text/x-odd"},
-            )
+        parent.children[name] = await self._foreign_file(path, size, differs=True)
         try:
             await self.client.fs.flush(handle_number)
             got = None
