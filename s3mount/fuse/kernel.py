@@ -20,6 +20,10 @@ BDI = Path("/sys/class/bdi")
 CONNECTIONS = Path("/sys/fs/fuse/connections")
 OPEN_FILES = 1 << 18
 PR_SET_DUMPABLE = 4
+# glibc gives threads heaps of their own, and each keeps what large answers once needed there:
+# reading 2 GiB took 470 MiB. With one heap it takes 220 MiB and a fifth less CPU, for the GIL
+# lets hardly two threads allocate at once.
+M_ARENA_MAX = -8
 # The GIL changes hands this often: with the default of 5 ms a busy helper thread delays every
 # request by as much.
 SWITCH_INTERVAL = 0.0005
@@ -32,8 +36,13 @@ def harden_process() -> None:
 
 
 def tune_process() -> None:
-    """Every open file of the spool and every connection needs a descriptor."""
+    """Before any thread starts.
+
+    Every open file of the spool and every connection needs a descriptor.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     with contextlib.suppress(ValueError, OSError):
