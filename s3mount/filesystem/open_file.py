@@ -40,6 +40,7 @@ from s3mount.store.base import (
     WriteHeaders,
 )
 from s3mount.writeback.intents import Intent
+from s3mount.writeback.intents import State as IntentState
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
 
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from s3mount.filesystem.handle import FileHandle
 
 log = logging.getLogger(__name__)
+
+# A single request has a total deadline of about a minute.
+ANSWER_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,31 @@ class OpenFile:
     # -- bytes ---------------------------------------------------------------------------------
 
     async def read(self, handle: "FileHandle", offset: int, length: int) -> bytes | memoryview:
+        """ESTALE only where the bytes are lost: not if a change of our own was faster."""
+        while True:
+            remote = self.remote
+            asked = None if remote is None else (remote.key, remote.etag)
+            try:
+                return await self._read(handle, offset, length)
+            except FilesystemError as error:
+                if error.errno != errno.ESTALE or remote is None:
+                    raise
+                await self._changes_of_ours(remote.key)
+                if self.remote is remote and (remote.key, remote.etag) == asked:
+                    raise
+
+    async def _changes_of_ours(self, key: str) -> None:
+        """The service may have carried one out already whose answer is still on its way."""
+        running = [
+            intent
+            for intent in self.state.queue.holders(key)
+            if intent.state is IntentState.RUNNING
+        ]
+        with trio.move_on_after(ANSWER_PATIENCE):
+            for intent in running:
+                await intent.finished.wait()
+
+    async def _read(self, handle: "FileHandle", offset: int, length: int) -> bytes | memoryview:
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
