@@ -5,6 +5,7 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -13,6 +14,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import ROOT_MARKER
 from s3mount.core.metadata import Attributes, defaults_for, is_directory_object, is_folder_marker
 from s3mount.namespace.inode import Inode
+from s3mount.namespace.outage import Outage
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.tree import Tree, directory_of
 from s3mount.store.base import ObjectInfo, StoreError
@@ -39,6 +41,10 @@ class AttributeFetcher:
         self._behind_tasks = 0
 
     @property
+    def outage(self) -> Outage:
+        return self._remote.outage
+
+    @property
     def listing_only(self) -> bool:
         return self._config.attributes == "listing"
 
@@ -63,11 +69,26 @@ class AttributeFetcher:
                 raise FilesystemError(errno.ESTALE)
             if self.listing_only or inode.is_local:
                 return self.provisional(inode)
-            if await self.fetch(inode, whole=True):
+            if inode.attributes is None:
+                asked = await self.fetch(inode, whole=True)
+            else:
+                asked = await self._ask_again(inode)
+            if asked:
                 break
         if inode.detached and inode.attributes is None:
             raise FilesystemError(errno.ESTALE)
         return self.provisional(inode)
+
+    async def _ask_again(self, inode: Inode) -> bool:
+        """As fetch, but what is known must do while the service does not answer."""
+        asked = True
+
+        async def ask() -> None:
+            nonlocal asked
+            asked = await self.fetch(inode, whole=True)
+
+        await self.outage.news(ask)
+        return asked
 
     async def fetch(self, inode: Inode, *, whole: bool = False) -> bool:
         """Asks once, whoever else asks meanwhile; False: somebody else did.
@@ -137,6 +158,13 @@ class AttributeFetcher:
         implied = defaults_for(True, self._mounted_at, self._tree.defaults)
         inode.set_attributes(implied, asked_at, settled=False)
         self._tree.keep_times(inode, touched)
+
+    async def refresh_all(self, inodes: Sequence[Inode]) -> None:
+        """As fetch_all; where all are known it does not wait for a service that is away."""
+        if any(inode.attributes is None for inode in inodes):
+            await self.fetch_all(inodes)
+        else:
+            await self.outage.news(partial(self.fetch_all, inodes))
 
     async def fetch_all(self, inodes: Sequence[Inode]) -> None:
         """All of them in parallel; a request that fails is logged and leaves its inode unknown."""

@@ -1,10 +1,11 @@
 """Reading a directory: a stable position, each name once, whatever comes and goes meanwhile."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 from s3mount.namespace.attribute_fetcher import AttributeFetcher
-from s3mount.namespace.inode import DirectoryEntry, Inode
+from s3mount.namespace.inode import NEVER, DirectoryEntry, Inode
 from s3mount.namespace.tree import Tree, directory_of
 
 # Entries of one read: the kernel takes about 25 to 100 at a time, the rest is asked for again.
@@ -73,7 +74,7 @@ class DirectoryCursor:
             while position >= len(self._names.names):
                 if self._names.done:
                     return []
-                await self._names.more(position)
+                await self._more(position)
             end = min(position + BATCH, len(self._names.names))
             await self._fetch(position, end)
             self._read_ahead(end)
@@ -83,6 +84,13 @@ class DirectoryCursor:
             if batch:
                 return batch
             position = end
+
+    async def _more(self, position: int) -> None:
+        """The next names; the old ones again if they were known and the service is away."""
+        if position > 0 or self._directory.complete_at == NEVER:
+            await self._names.more(position)
+        elif not await self._fetcher.outage.news(partial(self._names.more, position)):
+            self._names = KnownNames(list(self._directory.entries))
 
     def _kept(self, position: int) -> list[DirectoryEntry]:
         """The rest of the last batch, if nothing of it went away."""
@@ -122,7 +130,7 @@ class DirectoryCursor:
             if self._type_unknown(inode) and not self._fetcher.known(inode, self._horizon)
         ]
         if waited:
-            await self._fetcher.fetch_all(waited)
+            await self._fetcher.refresh_all(waited)
 
     @staticmethod
     def _type_unknown(inode: Inode) -> bool:

@@ -264,14 +264,14 @@ class Namespace:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Background work until cancelled: HEADs behind readdir, the stat cache, the bound."""
         async with trio.open_nursery() as nursery:
-            self._fetcher.nursery = nursery
+            self._fetcher.nursery = self._remote.outage.run_in = nursery
             nursery.start_soon(self._remote.flush_regularly)
             nursery.start_soon(self._bound_regularly)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
-                self._fetcher.nursery = None
+                self._fetcher.nursery = self._remote.outage.run_in = None
 
     async def _bound_regularly(self) -> None:
         while True:

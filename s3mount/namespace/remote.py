@@ -1,13 +1,15 @@
 """The namespace's requests: counted, timed, and the stat cache beside them."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import trio
 
 from s3mount.core.keys import split_key
+from s3mount.namespace.outage import Outage
 from s3mount.namespace.stat_cache import Row, StatCache
-from s3mount.store.base import ListPage, NotFound, ObjectInfo, ObjectStore
+from s3mount.store.base import ListPage, NotFound, ObjectInfo, ObjectStore, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Remote:
         self.clock = clock
         self.stat_cache = stat_cache
         self.fetch_info = fetch_info
+        self.outage = Outage(clock)
         self.listings = 0
         self.heads = 0
         self._pending: dict[str, Row] = {}
@@ -62,21 +65,34 @@ class Remote:
     ) -> tuple[ListPage, float]:
         self.listings += 1
         asked_at = self.clock()
-        page = await self.store.list(
-            prefix,
-            delimiter=delimiter,
-            token=token,
-            start_after=start_after,
-            max_keys=max_keys,
-        )
+        with self._watched():
+            page = await self.store.list(
+                prefix,
+                delimiter=delimiter,
+                token=token,
+                start_after=start_after,
+                max_keys=max_keys,
+            )
         return page, asked_at
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """A refusal is an answer, too."""
+        try:
+            yield
+        except StoreError as error:
+            if not error.transient:
+                self.outage.answered()
+            raise
+        self.outage.answered()
 
     async def head(self, key: str) -> tuple[ObjectInfo | None, float]:
         """None: there is no such object."""
         self.heads += 1
         asked_at = self.clock()
         try:
-            return await self.store.head(key), asked_at
+            with self._watched():
+                return await self.store.head(key), asked_at
         except NotFound:
             return None, asked_at
 
@@ -86,7 +102,8 @@ class Remote:
             return await self.head(key)
         asked_at = self.clock()
         try:
-            return await self.fetch_info(key, size), asked_at
+            with self._watched():
+                return await self.fetch_info(key, size), asked_at
         except NotFound:
             return None, asked_at
 

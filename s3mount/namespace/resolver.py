@@ -82,11 +82,28 @@ class Resolver:
     async def lookup(self, parent: Inode, name: str) -> Inode:
         """Raises FilesystemError ENOENT, ENOTDIR, ENAMETOOLONG; StoreErrors."""
         known = self.peek(parent, name)
-        if known is None:
+        if known is None and self._once_known(parent, name) is None:
             return await self._coalesced(parent, name)
-        if isinstance(known, Absent):
+        if known is None:
+            found: list[Inode] = []
+
+            async def ask() -> None:
+                found.append(await self._coalesced(parent, name))
+
+            if await self._remote.outage.news(ask):
+                return found[0]
+            known = self._once_known(parent, name)
+        if known is None or isinstance(known, Absent):
             raise no_such_name(name)
         return known
+
+    def _once_known(self, parent: Inode, name: str) -> Inode | Absent | None:
+        """What was known of the name, however long ago."""
+        directory = directory_of(parent)
+        inode = directory.entries.get(name)
+        if inode is None and directory.complete_at != NEVER:
+            return ABSENT
+        return inode
 
     async def _coalesced(self, parent: Inode, name: str) -> Inode:
         """One resolution for all who ask for the name at the same time."""
