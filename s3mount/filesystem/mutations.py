@@ -433,10 +433,21 @@ class Mutations:
     def _tree_copied(
         self, intent: Intent, old_prefix: str, new_prefix: str, stamp: int
     ) -> None:
-        """Copies may have other ETags: multipart objects, encrypted ones."""
+        """Copies may have other ETags: multipart objects, encrypted ones.
+
+        Who knows another version than was copied is not told: another host has replaced it.
+        """
         versions = {
-            key: Version(result.etag, size, result.answered_at, result.version_id)
-            for key, (result, size) in intent.copied.items()
+            key: (
+                moved.source_etag,
+                Version(
+                    moved.result.etag,
+                    moved.size,
+                    moved.result.answered_at,
+                    moved.result.version_id,
+                ),
+            )
+            for key, moved in intent.copied.items()
         }
         self.state.namespace.rehomed(old_prefix, new_prefix, versions, stamp)
         for file in self.state.open_files.values():
@@ -444,9 +455,9 @@ class Mutations:
             if remote is not None and remote.key.startswith(old_prefix):
                 self.state.adopt(file)
                 key = new_prefix + remote.key[len(old_prefix) :]
-                version = versions.get(key)
-                etag = None if version is None else version.etag
-                self.state.readpath.repin(remote, key=key, etag=etag)
+                source_etag, version = versions.get(key, (None, None))
+                if version is not None and source_etag == remote.etag:
+                    self.state.readpath.repin(remote, key=key, etag=version.etag)
                 if file.inode.detached:
                     self.state.orphan(file)
 

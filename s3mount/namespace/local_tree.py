@@ -184,7 +184,7 @@ class LocalTree:
         self,
         old_prefix: str,
         new_prefix: str,
-        versions: Mapping[str, Version] | None = None,
+        versions: Mapping[str, tuple[str, Version]] | None = None,
         stamp: int | None = None,
     ) -> None:
         now = self.clock()
@@ -196,8 +196,9 @@ class LocalTree:
                 continue
             key = new_prefix + stored[len(old_prefix) :]
             inode.storage_key = key if inode.detached or key != self.key(inode) else None
-            version = None if versions is None else versions.get(key)
-            if version is not None:
+            source_etag, version = (versions or {}).get(key, ("", None))
+            known = inode.version
+            if version is not None and known is not None and known.etag == source_etag:
                 inode.version = version
                 inode.settled = False
                 if inode.attributes is not None:

@@ -243,15 +243,15 @@ class Namespace:
         self,
         old_prefix: str,
         new_prefix: str,
-        versions: Mapping[str, Version] | None = None,
+        versions: Mapping[str, tuple[str, Version]] | None = None,
         stamp: int | None = None,
     ) -> None:
         """All that was stored below the old prefix is below the new one now.
 
         `stamp`: of the rename that did it (None: the last one), for later ones may have put
         other things in the old place.
-        `versions`: of the keys whose ETag the copy changed, by new key; without it others' eyes
-        would take such a file for a foreign new version.
+        `versions`: by new key the ETag that was copied and the version that came of it; without
+        it a copy with another ETag would be taken for a foreign new version.
         """
         self._tree.rehomed(old_prefix, new_prefix, versions, stamp)
 

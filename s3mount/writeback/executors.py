@@ -20,7 +20,7 @@ from s3mount.store.base import (
     WriteHeaders,
 )
 from s3mount.writeback.copier import PARTS_FROM, Copier
-from s3mount.writeback.intents import Intent, Kind
+from s3mount.writeback.intents import Intent, Kind, MovedObject
 from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
@@ -172,9 +172,9 @@ class Executors:
 
             async def one(item: ListedObject) -> None:
                 new_key = target + item.key[len(source) :]
-                result = await self._copy_below(item, new_key)
-                if result is not None:
-                    copied[new_key] = (result, item.size)
+                moved_object = await self._copy_below(item, new_key)
+                if moved_object is not None:
+                    copied[new_key] = moved_object
 
             await all_of([partial(one, item) for item in fresh], TREE_COPIES)
             moved.update({item.key: item.etag for item in fresh})
@@ -193,7 +193,7 @@ class Executors:
         for key in keys:
             self._own.disown(key)
 
-    async def _copy_below(self, item: ListedObject, target: str) -> PutResult | None:
+    async def _copy_below(self, item: ListedObject, target: str) -> MovedObject | None:
         """None if the object vanished meanwhile.
 
         What this mount wrote is copied as it is, without a HEAD; others' objects may have no
@@ -207,14 +207,15 @@ class Executors:
             ):
                 result = await self._store.copy(key, target, source_etag=item.etag)
                 self._own.wrote(target, result.etag, result.answered_at)
-                return result
+                return MovedObject(item.etag, result, item.size)
         except PreconditionFailed:
             pass  # a new version meanwhile: that one, then
         except NotFound:
             return None
         self._own.disown(target)
         try:
-            return (await self._copier.copy(key, target, etag=None, attributes=None)).result
+            copied = await self._copier.copy(key, target, etag=None, attributes=None)
+            return MovedObject(copied.info.etag, copied.result, copied.info.size)
         except NotFound:
             log.info("%r vanished while its directory was renamed", key)
             return None

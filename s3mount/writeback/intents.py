@@ -47,6 +47,15 @@ class Content(Protocol):
     async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MovedObject:
+    """What became of one object below a renamed directory."""
+
+    source_etag: str
+    result: PutResult
+    size: int
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Intent:
     """One thing to be done; `key` is the target. Fields may change until it is RUNNING."""
@@ -81,8 +90,7 @@ class Intent:
     error: Exception | None = None  # the last one
     hurried: bool = False
     scope: trio.CancelScope | None = None  # while RUNNING
-    # RENAME_TREE: result and size of each copy, by new key.
-    copied: dict[str, tuple[PutResult, int]] = field(default_factory=dict)
+    copied: "dict[str, MovedObject]" = field(default_factory=dict)  # RENAME_TREE: by new key
     finished: trio.Event = field(default_factory=trio.Event)
 
     def held_keys(self) -> set[str]:

@@ -144,9 +144,7 @@ class Driver:
             raise NothingToDo
         return str(pick(found, index))
 
-    def _handle(
-        self, index: int, *, writable: bool = False, readable: bool = False
-    ) -> Handle:
+    def _handle(self, index: int, *, writable: bool = False, readable: bool = False) -> Handle:
         found = [
             handle
             for handle in self.handles
@@ -753,5 +751,3 @@ def _difference(got: bytes | bytearray, wanted: bytes | bytearray) -> str:
     first = next(i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b)
     last = max(i for i, (a, b) in enumerate(zip(got, wanted, strict=True)) if a != b)
     return f"of {len(got)} bytes {first} to {last} differ"
-
-

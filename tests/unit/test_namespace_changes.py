@@ -113,7 +113,9 @@ async def test_a_renamed_directory_is_listed_where_it_is_stored_until_rehomed() 
     for key in ("known", "other", "sub/deep"):
         bench.put(f"e/{key}", data=b"1")
         bench.store.delete_foreign(f"d/{key}")
-    names.rehomed("d/", "e/", {"e/other": Version("changed", 1, 0.0)})
+    assert other.version is not None
+    copied = (other.version.etag, Version("changed", 1, 0.0))
+    names.rehomed("d/", "e/", {"e/other": copied, "e/known": ("another", Version("x", 1, 0.0))})
     for pin in pins:
         pin.release()
     assert all(one.storage_key is None for one in (directory, known, other, sub, deep))
