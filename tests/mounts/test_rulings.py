@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from tests.counting_proxy import CountingProxy
 from tests.mounts.mounting import Mount, Mounted, run_in
-from tests.servers import Bucket
+from tests.servers import Bucket, CephServer
 
 BROKEN = """
 import s3mount.filesystem.filesystem as filesystem
@@ -131,6 +132,37 @@ def test_an_unlinked_open_file_reads_and_writes_on_and_leaves_nothing(
         assert file.read(20) == b"01234X67890123456789"
     mount.flush()
     assert bucket.keys() == []
+
+
+def test_while_the_service_hangs_df_ls_and_cached_reads_go_on_and_nothing_is_lost(
+    ceph: CephServer, ceph_bucket: Bucket, mounted: Mounted
+) -> None:
+    mount = mounted(ceph_bucket, "--metadata-ttl", "60")
+    (mount.path / "known").write_bytes(b"known" * 1000)
+    assert os.listdir(mount.path) == ["known"]
+    writers = [
+        threading.Thread(target=(mount.path / f"late{number}").write_bytes, args=(b"late" * 99,))
+        for number in range(20)
+    ]
+    with (mount.path / "known").open("rb") as known:
+        assert known.read(10) == b"knownknown"
+        ceph.execute("ceph", "osd", "set", "pause")
+        try:
+            for writer in writers:
+                writer.start()
+            begin = time.monotonic()
+            for _ in range(3):
+                os.statvfs(mount.path)
+                assert "known" in os.listdir(mount.path)
+                known.seek(0)
+                assert known.read() == b"known" * 1000
+            assert time.monotonic() - begin < 10
+            assert all(writer.is_alive() for writer in writers)
+        finally:
+            ceph.execute("ceph", "osd", "unset", "pause")
+    for writer in writers:
+        writer.join(timeout=60)
+    assert {ceph_bucket.get(f"late{number}") for number in range(20)} == {b"late" * 99}
 
 
 def test_hard_links_are_refused_at_once(moto_bucket: Bucket, mounted: Mounted) -> None:
