@@ -2,13 +2,13 @@
 
 import errno
 import stat
-import time
 from dataclasses import replace
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes, encode
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.state import State
+from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
 
 XATTR_NAME_MAX = 255  # XATTR_NAME_MAX of linux/limits.h
@@ -51,7 +51,7 @@ class AttributeChanges:
             gid=old.gid if gid is None else gid,
             atime_ns=old.atime_ns if atime_ns is None else atime_ns,
             mtime_ns=old.mtime_ns if mtime_ns is None else mtime_ns,
-            ctime_ns=time.time_ns() if ctime_ns is None else ctime_ns,
+            ctime_ns=now_ns() if ctime_ns is None else ctime_ns,
         )
         await self._store(inode, old, new)
 
@@ -92,7 +92,7 @@ class AttributeChanges:
         xattrs = {key: kept for key, kept in old.xattrs.items() if key != name}
         if value is not None:
             xattrs[name] = value
-        await self._store(inode, old, replace(old, xattrs=xattrs, ctime_ns=time.time_ns()))
+        await self._store(inode, old, replace(old, xattrs=xattrs, ctime_ns=now_ns()))
 
 
 def _text(name: bytes) -> str:

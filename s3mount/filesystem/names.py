@@ -6,7 +6,6 @@ asked to (--sync), waits for the bucket.
 
 import errno
 import stat
-import time
 from dataclasses import replace
 
 from s3mount.core.errors import FilesystemError
@@ -15,6 +14,7 @@ from s3mount.core.metadata import Attributes
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.state import State
+from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import ABSENT, Inode
 from s3mount.writeback.intents import Intent, Kind
 
@@ -114,7 +114,7 @@ class Names:
             gid = above.gid
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
-        now = time.time_ns()
+        now = now_ns()
         return Attributes(mode, uid, gid, now, now, now)
 
     def _still_vacant(self, parent: Inode, name: str) -> None:
@@ -126,13 +126,13 @@ class Names:
     def touch(self, directory: Inode) -> None:
         """A name in it came or went. Stored with the next marker that is written anyway."""
         if directory.attributes is not None and self.state.config.update_parent_times:
-            now = time.time_ns()
+            now = now_ns()
             directory.attributes = replace(directory.attributes, mtime_ns=now, ctime_ns=now)
 
     def touch_status(self, inode: Inode) -> None:
         """Its name changed, which POSIX counts as a change of its status. Stored as touch() is."""
         if inode.attributes is not None:
-            inode.attributes = replace(inode.attributes, ctime_ns=time.time_ns())
+            inode.attributes = replace(inode.attributes, ctime_ns=now_ns())
 
     # -- removing ------------------------------------------------------------------------------
 

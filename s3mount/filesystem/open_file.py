@@ -15,7 +15,6 @@ not need it, for a byte written during a commit stays dirty for the next one.
 
 import errno
 import logging
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes, content_type_for, encode
 from s3mount.filesystem.conflict import keep_conflicting_bytes
 from s3mount.filesystem.state import State
+from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
@@ -115,7 +115,7 @@ class OpenFile:
         attributes = self.inode.attributes
         begun = self.upload is not None and self.upload.headers is not None
         if attributes is not None and not begun:
-            now = time.time_ns()
+            now = now_ns()
             self.inode.attributes = replace(attributes, mtime_ns=now, ctime_ns=now)
 
     def changed(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -127,3 +128,12 @@ async def test_o_trunc_by_others_than_root_takes_set_user_id_away(
     await client.fs.drain(60.0)
     assert stat.S_IMODE((await client.stat("a")).attributes.mode) == after
     assert permissions(store, "a") == after
+
+
+async def test_the_clock_of_files_is_the_kernels(client: Client) -> None:
+    """touch(1) of what was just written does not make it older: the kernel sends its last tick."""
+    await client.write("a", b"x")
+    tick = time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE)
+    attributes = (await client.stat("a")).attributes
+    assert tick - 1_000_000_000 < attributes.mtime_ns <= tick
+    assert attributes.ctime_ns <= tick
