@@ -2,6 +2,8 @@
 
 import time
 
+REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE of linux/time.h, a name that Python lacks
+
 
 def now_ns() -> int:
     """Nanoseconds since 1970, as of the last tick (some ms ago), like the kernel's own.
@@ -9,4 +11,4 @@ def now_ns() -> int:
     For utimens with UTIME_NOW the kernel sends its tick: with a finer clock here a file that was
     written and then touched would become older by it.
     """
-    return time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE)
+    return time.clock_gettime_ns(REALTIME_COARSE)
