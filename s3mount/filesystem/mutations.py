@@ -1,181 +1,26 @@
 """From a change of the tree to the intent that carries it to the bucket.
 
-The namespace has been changed when these are called; nothing here awaits but `commit` and
-`settle`. Each inode has at most one WAITING intent of its own, into which later changes coalesce.
+The namespace has been changed when these are called, and nothing here awaits. Each inode has at
+most one WAITING intent of its own, into which later changes coalesce.
 """
 
-import errno
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import content_type_for, encode
-from s3mount.filesystem.open_file import OpenFile
-from s3mount.filesystem.state import State
-from s3mount.namespace import Inode, Pin, Version
-from s3mount.readpath import RemoteObject
-from s3mount.store.base import AccessDenied, PutResult, WriteHeaders
+from s3mount.filesystem.commits import FileCommits
+from s3mount.filesystem.ledger import Place, place_of
+from s3mount.namespace import Inode, Version
+from s3mount.store.base import PutResult, WriteHeaders
 from s3mount.writeback.intents import Intent, Kind, parent_of
-from s3mount.writeback.intents import State as IntentState
 
 log = logging.getLogger(__name__)
 
 NEVER = float("inf")
 
-Place = tuple[Inode, str]
 
-
-class Mutations:
+class Mutations(FileCommits):
     """Builds intents and takes their results back into namespace and open files."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-        # The newest unfinished intent of an inode (numbers are given anew, inodes are not).
-        self._last: dict[Inode, Intent] = {}
-        self._pins: dict[Intent, list[Pin]] = {}
-
-    # -- looking -------------------------------------------------------------------------------
-
-    def last(self, inode: Inode) -> Intent | None:
-        return self._last.get(inode)
-
-    def waiting(self, inode: Inode) -> Intent | None:
-        """The inode's intent that has not started: what it will do can still be changed."""
-        intent = self._last.get(inode)
-        return intent if intent is not None and intent.state is IntentState.WAITING else None
-
-    def of_file(self, file: OpenFile) -> list[Intent]:
-        return [intent for intent in (file.put, self.last(file.inode)) if intent is not None]
-
-    # -- waiting -------------------------------------------------------------------------------
-
-    async def wait(self, intents: Iterable[Intent]) -> None:
-        await self.state.queue.wait(
-            intents,
-            timeout=self.state.config.writeback.no_progress_timeout,
-            progress=self.state.progress,
-        )
-
-    async def settle(self, *intents: Intent | None) -> None:
-        """For --sync, and while the bucket refuses changes: waits for the outcome of this one."""
-        if self.state.cautious:
-            await self.wait(intent for intent in intents if intent is not None)
-            self.state.cautious = self.state.config.writeback.sync
-
-    async def commit(self, file: OpenFile) -> None:
-        """The file as it is now is in S3 when this returns; else it raises."""
-        if file.taken and file.dirty:
-            await file.give_way()
-        while file.dirty and not file.inode.detached:
-            wanted = file.changes
-            # A PUT that runs may have started before the last change: then another one follows.
-            await self.wait([self.put(file)])
-            if file.sent >= wanted:
-                break
-        intent = self.last(file.inode)
-        while intent is not None and not file.inode.detached:
-            await self.wait([intent])
-            if intent.state is not IntentState.CANCELLED:
-                break
-            intent = self.last(file.inode)  # a newer one that does its work as well
-        if not file.inode.detached:
-            # A directory's rename brings the object to the name by which it is known here.
-            await self.wait(self.state.queue.trees_over(self._key(file.inode)))
-
-    # -- files ---------------------------------------------------------------------------------
-
-    def put(self, file: OpenFile) -> Intent:
-        """The file's unfinished PUT, or a new one."""
-        if file.put is not None:
-            return file.put
-        inode = file.inode
-        key = self.state.namespace.key(inode)
-        superseded = not file.exclusive and self._supersede_delete(key)
-        intent = Intent(kind=Kind.PUT, key=key, content=file, size=file.size)
-        intent.replaces = superseded or inode.version is not None or file.replaces
-        file.put = intent
-        intent.on_start = lambda _: file.begin_put(intent)
-        intent.on_done = lambda _, result: self._file_sent(file, intent, result)
-        intent.on_failed = lambda _, error: self._file_failed(file, error)
-        intent.on_finished = lambda _: self._file_finished(file, intent)
-        return self._add(inode, intent)
-
-    def _supersede_delete(self, key: str) -> bool:
-        """A PUT replaces the object just as well; readers of the old one are minded then.
-
-        Not if something in between counts on the object being gone: a directory's rename.
-        """
-        cancelled = [
-            self.state.queue.cancel(other)
-            for other in self.state.queue.holders(key)
-            if other.kind is Kind.DELETE and not other.also_delete and not other.blocks
-        ]
-        return any(cancelled)
-
-    def _file_sent(self, file: OpenFile, intent: Intent, result: PutResult | None) -> None:
-        snapshot = file.snapshot
-        if result is None or snapshot is None:
-            return
-        if file.kept is None:
-            self.state.wrote(intent.key, result.etag, result.answered_at)
-        else:
-            self.state.disown(intent.key)  # it carries others' metadata on
-        version = Version(
-            etag=result.etag,
-            size=snapshot.size,
-            last_modified=result.answered_at,
-            version_id=result.version_id,
-        )
-        inode = file.inode
-        current = inode.attributes
-        self.state.adopt(file)
-        remote = RemoteObject(intent.key, result.etag, snapshot.size, result.version_id)
-        content = file.small_content()
-        clean = file.committed(remote)
-        if clean and content is not None and len(content) == remote.size:
-            # Small files just written are often read, or appended to, at once.
-            self.state.readpath.seed(remote, 0, content)
-        if inode.detached:
-            inode.version = version
-            self.state.orphan(file)
-            return
-        self.state.namespace.committed(inode, version, snapshot.attributes, key=intent.key)
-        if current != snapshot.attributes:
-            inode.attributes = current
-            if clean:
-                self.attributes(inode, after=intent)
-
-    def _file_failed(self, file: OpenFile, error: Exception) -> None:
-        file.snapshot = None
-        file.error = error
-        self._refused(error)
-        conflict = isinstance(error, FilesystemError) and error.errno in (
-            errno.ESTALE,
-            errno.EEXIST,
-        )
-        if conflict or (isinstance(error, FilesystemError) and error.errno == errno.ECANCELED):
-            # The bytes are beside it, or given up by request; the name belongs to the others now.
-            file.sent = file.changes
-            self._forget_name(file.inode)
-
-    def _file_finished(self, file: OpenFile, intent: Intent) -> None:
-        if file.put is intent:
-            file.put = None
-        if intent.state is not IntentState.DONE:
-            file.snapshot = None
-        if file.handles:
-            return
-        if file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
-            self.put(file)  # written while it was sent
-        elif not file.dirty or file.inode.detached:
-            self.close(file)
-
-    def close(self, file: OpenFile) -> None:
-        """No handle and nothing unsent: forget the file's state."""
-        if self.state.open_files.get(file.inode) is file:
-            del self.state.open_files[file.inode]
-        self.state.adopt(file)
-        file.discard()
 
     # -- metadata and markers ------------------------------------------------------------------
 
@@ -424,15 +269,14 @@ class Mutations:
         directory = inode.directory
         return (
             directory is not None
+            and inode.unstored  # else there may be children that were never listed
             and not directory.entries
             and not any(
                 intent.kind is not Kind.MKDIR for intent in self.state.queue.unfinished(prefix)
             )
         )
 
-    def _tree_copied(
-        self, intent: Intent, old_prefix: str, new_prefix: str, stamp: int
-    ) -> None:
+    def _tree_copied(self, intent: Intent, old_prefix: str, new_prefix: str, stamp: int) -> None:
         """Copies may have other ETags: multipart objects, encrypted ones.
 
         Who knows another version than was copied is not told: another host has replaced it.
@@ -460,69 +304,6 @@ class Mutations:
                     self.state.readpath.repin(remote, key=key, etag=version.etag)
                 if file.inode.detached:
                     self.state.orphan(file)
-
-    # -- results -------------------------------------------------------------------------------
-
-    def _namespace_failed(self, inodes: Sequence[Inode], error: Exception) -> None:
-        """What was acknowledged did not happen: show what is really there from now on."""
-        self._refused(error)
-        for inode in inodes:
-            self._forget_name(inode)
-            if inode.directory is not None:
-                self.state.namespace.forget_names(inode)
-
-    def _forget_name(self, inode: Inode) -> None:
-        parent = inode.parent
-        if parent is not None and parent.directory is not None:
-            self.state.namespace.forget_names(parent)
-            if self.state.invalidate is not None:
-                self.state.invalidate(parent.number, inode.name.encode("utf-8", "replace"), 0)
-
-    def _refused(self, error: Exception) -> None:
-        if isinstance(error, AccessDenied):
-            self.state.cautious = True
-
-    # -- the queue -----------------------------------------------------------------------------
-
-    @property
-    def _delay(self) -> float:
-        return self.state.config.writeback.namespace_delay
-
-    def _key(self, inode: Inode) -> str:
-        return self.state.namespace.key(inode)
-
-    def _marker_key(self, inode: Inode) -> str:
-        """s3fs keeps the root's own attributes with the key `/`."""
-        return self.state.namespace.key(inode) or "/"
-
-    def _add(
-        self, inode: Inode | None, intent: Intent, *places: Place, delay: float = 0.0
-    ) -> Intent:
-        """Pins the names until the intent is finished: no listing may contradict it before."""
-        self._pin(intent, places or (place_of(inode) if inode is not None else ()))
-        before = intent.on_finished
-
-        def finished(done: Intent) -> None:
-            if inode is not None and self._last.get(inode) is done:
-                del self._last[inode]
-            for pin in self._pins.pop(done, ()):
-                pin.release()
-            if before is not None:
-                before(done)
-
-        intent.on_finished = finished
-        if inode is not None:
-            self._last[inode] = intent
-        return self.state.queue.add(intent, delay=delay)
-
-    def _pin(self, intent: Intent, places: Sequence[Place]) -> None:
-        pins = self._pins.setdefault(intent, [])
-        pins.extend(self.state.namespace.pin(parent, name) for parent, name in places)
-
-
-def place_of(inode: Inode) -> tuple[Place, ...]:
-    """Where the inode stands: directory and name; empty for the root."""
-    return () if inode.parent is None else ((inode.parent, inode.name),)
 
 
 def _legacy_markers(inode: Inode, key: str) -> tuple[str, ...]:

@@ -1,0 +1,142 @@
+"""Commits of files: from OpenFile to a PUT intent, and its result back."""
+
+import errno
+import logging
+from abc import abstractmethod
+
+from s3mount.core.errors import FilesystemError
+from s3mount.filesystem.ledger import Ledger
+from s3mount.filesystem.open_file import OpenFile
+from s3mount.namespace import Inode, Version
+from s3mount.readpath import RemoteObject
+from s3mount.store.base import PutResult
+from s3mount.writeback.intents import Intent, Kind
+from s3mount.writeback.intents import State as IntentState
+
+log = logging.getLogger(__name__)
+
+
+class FileCommits(Ledger):
+    """Sends files; each has at most one unfinished PUT."""
+
+    @abstractmethod
+    def attributes(self, inode: Inode, *, after: Intent | None = None) -> Intent | None:
+        """The inode's attributes changed: what carries them to the bucket."""
+
+    def of_file(self, file: OpenFile) -> list[Intent]:
+        return [intent for intent in (file.put, self.last(file.inode)) if intent is not None]
+
+    async def commit(self, file: OpenFile) -> None:
+        """The file as it is now is in S3 when this returns; else it raises."""
+        if file.taken and file.dirty:
+            await file.give_way()
+        while file.dirty and not file.inode.detached:
+            wanted = file.changes
+            # A PUT that runs may have started before the last change: then another one follows.
+            await self.wait([self.put(file)])
+            if file.sent >= wanted:
+                break
+        intent = self.last(file.inode)
+        while intent is not None and not file.inode.detached:
+            await self.wait([intent])
+            if intent.state is not IntentState.CANCELLED:
+                break
+            intent = self.last(file.inode)  # a newer one that does its work as well
+        if not file.inode.detached:
+            # A directory's rename brings the object to the name by which it is known here.
+            await self.wait(self.state.queue.trees_over(self._key(file.inode)))
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def put(self, file: OpenFile) -> Intent:
+        """The file's unfinished PUT, or a new one."""
+        if file.put is not None:
+            return file.put
+        inode = file.inode
+        key = self.state.namespace.key(inode)
+        superseded = not file.exclusive and self._supersede_delete(key)
+        intent = Intent(kind=Kind.PUT, key=key, content=file, size=file.size)
+        intent.replaces = superseded or inode.version is not None or file.replaces
+        file.put = intent
+        intent.on_start = lambda _: file.begin_put(intent)
+        intent.on_done = lambda _, result: self._file_sent(file, intent, result)
+        intent.on_failed = lambda _, error: self._file_failed(file, error)
+        intent.on_finished = lambda _: self._file_finished(file, intent)
+        return self._add(inode, intent)
+
+    def _supersede_delete(self, key: str) -> bool:
+        """A PUT replaces the object just as well; readers of the old one are minded then.
+
+        Not if something in between counts on the object being gone: a directory's rename.
+        """
+        cancelled = [
+            self.state.queue.cancel(other)
+            for other in self.state.queue.holders(key)
+            if other.kind is Kind.DELETE and not other.also_delete and not other.blocks
+        ]
+        return any(cancelled)
+
+    def _file_sent(self, file: OpenFile, intent: Intent, result: PutResult | None) -> None:
+        snapshot = file.snapshot
+        if result is None or snapshot is None:
+            return
+        if file.kept is None:
+            self.state.wrote(intent.key, result.etag, result.answered_at)
+        else:
+            self.state.disown(intent.key)  # it carries others' metadata on
+        version = Version(
+            etag=result.etag,
+            size=snapshot.size,
+            last_modified=result.answered_at,
+            version_id=result.version_id,
+        )
+        inode = file.inode
+        current = inode.attributes
+        self.state.adopt(file)
+        remote = RemoteObject(intent.key, result.etag, snapshot.size, result.version_id)
+        content = file.small_content()
+        clean = file.committed(remote)
+        if clean and content is not None and len(content) == remote.size:
+            # Small files just written are often read, or appended to, at once.
+            self.state.readpath.seed(remote, 0, content)
+        if inode.detached:
+            inode.version = version
+            self.state.orphan(file)
+            return
+        self.state.namespace.committed(inode, version, snapshot.attributes, key=intent.key)
+        if current != snapshot.attributes:
+            inode.attributes = current
+            if clean:
+                self.attributes(inode, after=intent)
+
+    def _file_failed(self, file: OpenFile, error: Exception) -> None:
+        file.snapshot = None
+        file.error = error
+        self._refused(error)
+        conflict = isinstance(error, FilesystemError) and error.errno in (
+            errno.ESTALE,
+            errno.EEXIST,
+        )
+        if conflict or (isinstance(error, FilesystemError) and error.errno == errno.ECANCELED):
+            # The bytes are beside it, or given up by request; the name belongs to the others now.
+            file.sent = file.changes
+            self._forget_name(file.inode)
+
+    def _file_finished(self, file: OpenFile, intent: Intent) -> None:
+        if file.put is intent:
+            file.put = None
+        if intent.state is not IntentState.DONE:
+            file.snapshot = None
+        if file.handles:
+            return
+        if file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
+            self.put(file)  # written while it was sent
+        elif not file.dirty or file.inode.detached:
+            self.close(file)
+
+    def close(self, file: OpenFile) -> None:
+        """No handle and nothing unsent: forget the file's state."""
+        if self.state.open_files.get(file.inode) is file:
+            del self.state.open_files[file.inode]
+        self.state.adopt(file)
+        file.discard()

@@ -1,0 +1,112 @@
+"""The unfinished intents of each inode, and the names they pin."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from s3mount.filesystem.state import State
+from s3mount.namespace import Inode, Pin
+from s3mount.store.base import AccessDenied
+from s3mount.writeback.intents import Intent
+from s3mount.writeback.intents import State as IntentState
+
+log = logging.getLogger(__name__)
+
+Place = tuple[Inode, str]  # a directory and a name in it
+
+
+class Ledger:
+    """Each inode has at most one WAITING intent, into which later changes coalesce."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        # The newest unfinished intent of an inode (numbers are given anew, inodes are not).
+        self._last: dict[Inode, Intent] = {}
+        self._pins: dict[Intent, list[Pin]] = {}
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def last(self, inode: Inode) -> Intent | None:
+        return self._last.get(inode)
+
+    def waiting(self, inode: Inode) -> Intent | None:
+        """The inode's intent that has not started: what it will do can still be changed."""
+        intent = self._last.get(inode)
+        return intent if intent is not None and intent.state is IntentState.WAITING else None
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    async def wait(self, intents: Iterable[Intent]) -> None:
+        await self.state.queue.wait(
+            intents,
+            timeout=self.state.config.writeback.no_progress_timeout,
+            progress=self.state.progress,
+        )
+
+    async def settle(self, *intents: Intent | None) -> None:
+        """For --sync, and while the bucket refuses changes: waits for the outcome of this one."""
+        if self.state.cautious:
+            await self.wait(intent for intent in intents if intent is not None)
+            self.state.cautious = self.state.config.writeback.sync
+
+    # -- results -------------------------------------------------------------------------------
+
+    def _namespace_failed(self, inodes: Sequence[Inode], error: Exception) -> None:
+        """What was acknowledged did not happen: show what is really there from now on."""
+        self._refused(error)
+        for inode in inodes:
+            self._forget_name(inode)
+            if inode.directory is not None:
+                self.state.namespace.forget_names(inode)
+
+    def _forget_name(self, inode: Inode) -> None:
+        parent = inode.parent
+        if parent is not None and parent.directory is not None:
+            self.state.namespace.forget_names(parent)
+            if self.state.invalidate is not None:
+                self.state.invalidate(parent.number, inode.name.encode("utf-8", "replace"), 0)
+
+    def _refused(self, error: Exception) -> None:
+        if isinstance(error, AccessDenied):
+            self.state.cautious = True
+
+    # -- the queue -----------------------------------------------------------------------------
+
+    @property
+    def _delay(self) -> float:
+        return self.state.config.writeback.namespace_delay
+
+    def _key(self, inode: Inode) -> str:
+        return self.state.namespace.key(inode)
+
+    def _marker_key(self, inode: Inode) -> str:
+        """s3fs keeps the root's own attributes with the key `/`."""
+        return self.state.namespace.key(inode) or "/"
+
+    def _add(
+        self, inode: Inode | None, intent: Intent, *places: Place, delay: float = 0.0
+    ) -> Intent:
+        """Pins the names until the intent is finished: no listing may contradict it before."""
+        self._pin(intent, places or (place_of(inode) if inode is not None else ()))
+        before = intent.on_finished
+
+        def finished(done: Intent) -> None:
+            if inode is not None and self._last.get(inode) is done:
+                del self._last[inode]
+            for pin in self._pins.pop(done, ()):
+                pin.release()
+            if before is not None:
+                before(done)
+
+        intent.on_finished = finished
+        if inode is not None:
+            self._last[inode] = intent
+        return self.state.queue.add(intent, delay=delay)
+
+    def _pin(self, intent: Intent, places: Sequence[Place]) -> None:
+        pins = self._pins.setdefault(intent, [])
+        pins.extend(self.state.namespace.pin(parent, name) for parent, name in places)
+
+
+def place_of(inode: Inode) -> tuple[Place, ...]:
+    """Where the inode stands: directory and name; empty for the root."""
+    return () if inode.parent is None else ((inode.parent, inode.name),)
