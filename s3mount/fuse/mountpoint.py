@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from s3mount.core.errors import ConfigurationError
 FUSE_TYPE = "fuse.s3mount"
 FUSE_DEVICE = Path("/dev/fuse")
 MOUNT_TABLE = Path("/proc/self/mountinfo")
+# A mount is busy for a moment while its watchdog, or somebody's df, asks it something.
+BUSY_ATTEMPTS = 5
+BUSY_INTERVAL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +147,13 @@ def unmount(path: Path, *, lazy: bool = False) -> None:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", str(path)]
     else:
         command = ["umount", *(["-l"] if lazy else []), "--", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0 and find_mount(path) is not None:
+    for attempt in range(BUSY_ATTEMPTS):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         words = done.stderr.strip() or f"{command[0]} failed"
         busy = "busy" in words.lower()
+        if not busy or attempt == BUSY_ATTEMPTS - 1:
+            break
+        time.sleep(BUSY_INTERVAL)
+    if done.returncode != 0 and find_mount(path) is not None:
         remedy = f"; see who uses it: fuser -vm {path}" if busy else ""
         raise ConfigurationError(f"{path} was not unmounted: {words}{remedy}")

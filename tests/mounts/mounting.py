@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from s3mount.fuse.mountpoint import unmount
 from tests.lifecycle.mounting import environment
 from tests.servers import Bucket
 
@@ -75,7 +76,7 @@ class Mount:
 
     def unmount(self) -> None:
         """As a user does; the process then sends what is pending and ends."""
-        subprocess.run(["fusermount3", "-u", self.path], check=True, timeout=STOP_SECONDS)
+        unmount(self.path)
 
     def stop(self, status: int = 0) -> None:
         """Unmounts and waits for the end, which must come with `status`."""
