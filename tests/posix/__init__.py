@@ -1,0 +1,1 @@
+"""A real mount against a local directory: the same calls, the same answers."""
