@@ -22,6 +22,7 @@ from s3mount.store.base import ObjectInfo, StoreError
 log = logging.getLogger(__name__)
 
 PARALLEL_HEADS = 64  # 1000 files within 0.5 s at 30 ms a request
+MAX_REFUSED = 3
 BEHIND = 48  # HEADs nobody waits for; they leave connections to those somebody waits for
 
 
@@ -64,6 +65,7 @@ class AttributeFetcher:
     async def attributes(self, inode: Inode) -> Attributes:
         """Raises StoreErrors, and ESTALE for an inode that turns out to be gone or replaced."""
         horizon = self._tree.clock() - self._config.metadata_ttl
+        refused = 0  # answers that came too late: a rename had been carried out meanwhile
         while not self.known(inode, horizon):
             if inode.detached:
                 raise FilesystemError(errno.ESTALE)
@@ -74,7 +76,9 @@ class AttributeFetcher:
             else:
                 asked = await self._ask_again(inode)
             if asked:
-                break
+                if inode.attributes is not None or inode.detached or refused == MAX_REFUSED:
+                    break
+                refused += 1
         if inode.detached and inode.attributes is None:
             raise FilesystemError(errno.ESTALE)
         return self.provisional(inode)

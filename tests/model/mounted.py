@@ -5,6 +5,7 @@ tasks wait, and a run depends on nothing but its seed.
 """
 
 import contextlib
+import itertools
 import os
 import random
 import stat
@@ -72,10 +73,16 @@ def service_clock() -> float:
     return EPOCH + trio.current_time()
 
 
+def ticking() -> Callable[[], float]:
+    """Virtual time of which no two moments are the same, as on a real clock."""
+    ticks = itertools.count()
+    return lambda: trio.current_time() + next(ticks) * 1e-7
+
+
 def memory_store(**options: Any) -> MemoryStore:
     """A service in virtual time that takes parts of 4 KiB."""
     options.setdefault("minimum_part_size", 4 * KIB)
-    return MemoryStore(clock=service_clock, monotonic=trio.current_time, **options)
+    return MemoryStore(clock=service_clock, monotonic=ticking(), **options)
 
 
 def tiny_config(directory: Path, prefix: str = "", **writeback: Any) -> MountConfig:
@@ -268,7 +275,7 @@ async def mounted(
     store: MemoryStore, config: MountConfig, shuffle: random.Random | None = None
 ) -> AsyncIterator[Client]:
     """A running file system; at the end what is pending is sent, and nothing may be left over."""
-    fs = await open_filesystem(config, store, clock=trio.current_time, shuffle=shuffle)
+    fs = await open_filesystem(config, store, clock=store.monotonic, shuffle=shuffle)
     async with trio.open_nursery() as nursery:
         await nursery.start(fs.run)
         client = Client(fs)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
@@ -41,7 +42,7 @@ async def settled(client: Client, store: MemoryStore) -> None:
 
 
 async def test_a_file_renamed_and_its_old_name_made_again(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("a", ONE)
     await client.rename("a", "b")
@@ -51,7 +52,9 @@ async def test_a_file_renamed_and_its_old_name_made_again(
     assert contents(store) == {"a": TWO, "b": ONE}
 
 
-async def test_an_unlinked_name_made_again_with_o_excl(client: Client, store: MemoryStore) -> None:
+async def test_an_unlinked_name_made_again_with_o_excl(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     await client.write("a", ONE)
     await client.unlink("a")
     handle = await client.create("a", os.O_WRONLY | os.O_EXCL)
@@ -62,7 +65,9 @@ async def test_an_unlinked_name_made_again_with_o_excl(client: Client, store: Me
     assert contents(store) == {"a": TWO}
 
 
-async def test_two_names_swapped_through_a_third(client: Client, store: MemoryStore) -> None:
+async def test_two_names_swapped_through_a_third(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     await client.write("a", ONE)
     await client.write("b", TWO)
     await client.rename("a", "c")
@@ -74,7 +79,7 @@ async def test_two_names_swapped_through_a_third(client: Client, store: MemorySt
 
 
 async def test_a_chain_of_renames_within_the_delay_is_one_copy(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("a", ONE)
     before = store.counts()
@@ -87,7 +92,9 @@ async def test_a_chain_of_renames_within_the_delay_is_one_copy(
     assert requests(before, store.counts())["CopyObject"] == 1
 
 
-async def test_a_rename_there_and_back_changes_nothing(client: Client, store: MemoryStore) -> None:
+async def test_a_rename_there_and_back_changes_nothing(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     await client.write("a", ONE)
     await client.rename("a", "b")
     await client.rename("b", "a")
@@ -97,7 +104,7 @@ async def test_a_rename_there_and_back_changes_nothing(client: Client, store: Me
 
 
 async def test_new_files_in_a_renamed_directory_and_in_its_old_name(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d")
     await client.write("d/f", ONE)
@@ -114,7 +121,7 @@ async def test_new_files_in_a_renamed_directory_and_in_its_old_name(
 
 
 async def test_an_unlinked_file_does_not_move_with_its_directory_when_its_name_is_made_again(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d")
     await client.write("d/f", ONE)
@@ -129,7 +136,7 @@ async def test_an_unlinked_file_does_not_move_with_its_directory_when_its_name_i
 
 
 async def test_nested_directories_renamed_one_after_the_other(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("a")
     await client.mkdir("a/b")
@@ -146,7 +153,9 @@ async def test_nested_directories_renamed_one_after_the_other(
     assert contents(store) == {"y/": b"", "y/x/": b"", "y/z/": b"", "y/x/f": ONE, "y/x/g": TWO}
 
 
-async def test_a_renamed_file_unlinked_before_its_copy(client: Client, store: MemoryStore) -> None:
+async def test_a_renamed_file_unlinked_before_its_copy(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     await client.write("a", ONE)
     await client.rename("a", "b")
     await client.unlink("b")
@@ -157,7 +166,7 @@ async def test_a_renamed_file_unlinked_before_its_copy(client: Client, store: Me
 
 @pytest.mark.parametrize("foreign", [False, True])
 async def test_a_file_replaced_by_a_rename_while_it_is_read(
-    client: Client, store: MemoryStore, foreign: bool
+    client: Client, store: MemoryStore, foreign: bool, autojump_clock: MockClock
 ) -> None:
     if foreign:
         store.put_foreign("old", THREE)
@@ -176,7 +185,7 @@ async def test_a_file_replaced_by_a_rename_while_it_is_read(
 
 
 async def test_a_directory_removed_made_again_and_filled(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d")
     await client.write("d/old", ONE)
@@ -192,7 +201,7 @@ async def test_a_directory_removed_made_again_and_filled(
 
 
 async def test_an_implied_directory_outlives_its_last_child(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     store.put_foreign("d/f", ONE)
     await client.unlink("d/f")
@@ -203,7 +212,7 @@ async def test_an_implied_directory_outlives_its_last_child(
 
 
 async def test_an_implied_directory_outlives_the_move_of_its_last_child(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     store.put_foreign("d/f", ONE)
     await client.rename("d/f", "f")
@@ -212,7 +221,7 @@ async def test_an_implied_directory_outlives_the_move_of_its_last_child(
 
 
 async def test_what_is_made_and_removed_within_the_delay_sends_nothing(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.ls()
     before = store.counts()
@@ -227,7 +236,7 @@ async def test_what_is_made_and_removed_within_the_delay_sends_nothing(
 
 
 async def test_attributes_and_rename_together_are_one_copy(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("a", ONE)
     await client.ls()
@@ -246,7 +255,9 @@ async def test_attributes_and_rename_together_are_one_copy(
     assert counted == {"HeadObject": 1, "DeleteObject": 1}
 
 
-async def test_many_deletes_are_one_request(client: Client, store: MemoryStore) -> None:
+async def test_many_deletes_are_one_request(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     for number in range(20):
         store.put_foreign(f"f{number}", ONE)
     await client.ls()
@@ -262,7 +273,7 @@ async def test_many_deletes_are_one_request(client: Client, store: MemoryStore) 
 
 
 async def test_a_file_open_for_writing_is_sent_under_its_new_name(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     handle = await client.create("a")
     await client.fs.write(handle, 0, THREE)
@@ -275,7 +286,7 @@ async def test_a_file_open_for_writing_is_sent_under_its_new_name(
 
 
 async def test_an_unlinked_file_is_read_and_written_on_by_its_handles(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     store.put_foreign("a", THREE)
     handle = await client.open("a", os.O_RDWR)
@@ -289,7 +300,7 @@ async def test_an_unlinked_file_is_read_and_written_on_by_its_handles(
 
 
 async def test_a_directory_renamed_while_a_file_in_it_is_written(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d")
     store.put_foreign("d/old", TWO)
@@ -303,7 +314,7 @@ async def test_a_directory_renamed_while_a_file_in_it_is_written(
 
 
 async def test_a_rename_of_a_directory_over_an_empty_one(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d", 0o711)
     await client.write("d/f", ONE)
@@ -316,7 +327,7 @@ async def test_a_rename_of_a_directory_over_an_empty_one(
 
 
 async def test_a_file_may_take_the_name_of_a_removed_directory(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.mkdir("d")
     await client.write("d/f", ONE)
@@ -330,7 +341,7 @@ async def test_a_file_may_take_the_name_of_a_removed_directory(
 
 
 async def test_a_directory_may_take_the_name_of_an_unlinked_file(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("d", ONE)
     await client.unlink("d")
@@ -340,9 +351,91 @@ async def test_a_directory_may_take_the_name_of_an_unlinked_file(
     assert contents(store) == {"d/": b"", "d/f": TWO}
 
 
-async def test_a_full_directory_is_not_removed(client: Client, store: MemoryStore) -> None:
+async def test_a_full_directory_is_not_removed(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
     store.put_foreign("d/f", ONE)
     with pytest.raises(FilesystemError, match="ENOTEMPTY"):
         await client.rmdir("d")
     await settled(client, store)
     assert contents(store) == {"d/f": ONE}
+
+
+async def test_a_renamed_directory_takes_children_along_that_were_never_listed(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    store.put_foreign("d/f", ONE)
+    await client.setattr("d", mode=0o700)  # its marker is on its way, its children are unknown
+    await client.rename("d", "e")
+    assert await client.read("e/f") == ONE
+    await settled(client, store)
+    assert contents(store) == {"e/": b"", "e/f": ONE}
+
+
+async def test_a_directory_in_the_place_of_a_renamed_one_shows_none_of_its_files(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async def slow(operation: str, _: str) -> None:
+        await trio.sleep(30 if operation == "CopyObject" else 0)
+
+    store.put_foreign("d/f", ONE)
+    store.put_foreign("d/g", TWO)
+    await client.ls("d")
+    store.before = slow
+    await client.rename("d", "e")
+    await client.mkdir("d")
+    await trio.sleep(10)
+    assert await client.ls("d") == []
+    await client.rename("e/f", "d/f")
+    assert await client.ls("d") == ["f"]
+    assert await client.read("d/f") == ONE
+    await client.rename("d", "x")
+    await client.write("d", TWO)
+    await trio.sleep(60)
+    assert (await client.read("x/f"), await client.read("d")) == (ONE, TWO)
+    store.before = None
+    await settled(client, store)
+    assert contents(store) == {"d": TWO, "e/g": TWO, "x/": b"", "x/f": ONE}
+
+
+async def test_a_directory_made_removed_and_made_again_over_a_stored_one(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.mkdir("d")
+    assert not await client.fs.drain(MINUTE)
+    for _ in range(2):
+        await client.rmdir("d")
+        await client.mkdir("d")
+    await client.rmdir("d")
+    await settled(client, store)
+    assert contents(store) == {}
+    await client.symlink("d", b"target")
+    await settled(client, store)
+    assert contents(store) == {"d": b"target"}
+
+
+async def test_a_directory_removed_while_its_marker_is_written_twice(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async def slow(operation: str, _: str) -> None:
+        await trio.sleep(1 if operation == "PutObject" else 0)
+
+    store.before = slow
+    await client.mkdir("d")
+    await trio.sleep(0.7)
+    await client.setattr("d", mode=0o700)
+    await client.rmdir("d")
+    await settled(client, store)
+    assert contents(store) == {}
+
+
+async def test_a_name_taken_by_an_unsent_file_and_left_again_is_free(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("old", ONE)
+    handle = await client.create("new")
+    await client.rename("new", "old")
+    await client.rename("old", "other")
+    await client.close(handle)
+    await settled(client, store)
+    assert contents(store) == {"other": b""}

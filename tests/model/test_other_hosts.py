@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
@@ -26,7 +27,7 @@ def kept(store: MemoryStore) -> list[bytes]:
 
 
 async def test_a_handle_opened_later_sees_the_new_version_beside_one_of_the_old(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("f", OURS)
     old = await client.open("f")
@@ -38,7 +39,7 @@ async def test_a_handle_opened_later_sees_the_new_version_beside_one_of_the_old(
 
 
 async def test_an_old_handle_whose_bytes_are_gone_gets_estale(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     store.put_foreign("f", OURS)
     old = await client.open("f")
@@ -49,7 +50,7 @@ async def test_an_old_handle_whose_bytes_are_gone_gets_estale(
 
 @pytest.mark.parametrize("removed", [False, True])
 async def test_what_an_old_writer_writes_is_kept_beside_the_new_version(
-    client: Client, store: MemoryStore, removed: bool
+    client: Client, store: MemoryStore, removed: bool, autojump_clock: MockClock
 ) -> None:
     await client.write("f", OURS)
     writer = await client.open("f", os.O_RDWR)
@@ -71,7 +72,7 @@ async def test_what_an_old_writer_writes_is_kept_beside_the_new_version(
 
 
 async def test_a_killed_writer_loses_nothing_to_another_host(
-    client: Client, store: MemoryStore
+    client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     await client.write("f", OURS)
     writer = await client.open("f", os.O_RDWR)
