@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mounts.mounting import Mount
-from tests.posix.sides import Sides
+from tests.posix.sides import Sides, tick
 from tests.servers import Server
 
 BOUND = 300.0  # seconds; a call to a mount that does not answer ends when its process does
@@ -25,7 +25,12 @@ def posix_mount(moto_server: Server) -> Iterator[Mount]:
     directory.chmod(0o755)
     bucket = moto_server.create_bucket()
     mount = Mount(bucket, directory, ("-o", "allow_other", "--xattrs"), moto_server.url, "")
-    timer = threading.Timer(BOUND, lambda: mount.running and mount.process.kill())
+
+    def rescue() -> None:
+        if mount.running:
+            mount.process.kill()
+
+    timer = threading.Timer(BOUND, rescue)
     timer.daemon = True
     try:
         mount.start()
@@ -49,6 +54,7 @@ def sides(posix_mount: Mount, request: pytest.FixtureRequest) -> Iterator[Sides]
         root.mkdir(parents=True)
         root.chmod(0o777)
     mask = os.umask(0)
+    tick()
     yield Sides(*roots)
     os.umask(mask)
     for root in roots:

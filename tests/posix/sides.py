@@ -91,6 +91,7 @@ class Sides:
         """Prepares: no comparison."""
         call(self.mounted)
         call(self.local)
+        self.changed = True
 
 
 def outcome(call: Call, root: Path) -> Any:

@@ -29,7 +29,7 @@ NAMES = (
     *("n" * 255, "n" * 256, "full/" + "n" * 256, "file/", "empty/", "link/", "missing/"),
     *("full/.", "full/..", "empty/.", "dangling/", "link to full/", "a" + "/a" * 2048),
 )
-RENAMED = NAMES[:15] + ("file/", "empty/", "full/.", "full/child/deeper")
+RENAMED = (*NAMES[:15], "file/", "empty/", "full/.", "full/child/deeper")
 
 
 def make_tree(root: Path) -> None:
@@ -119,11 +119,15 @@ CALLS: dict[str, Callable[[str], object]] = {
 }
 
 
+def on_name(tree: str, *, call: Callable[[str], object], name: str) -> object:
+    return call(tree + name)
+
+
 def test_each_call_on_each_kind_of_name(sides: Sides) -> None:
     trees = Trees(sides)
     for what, call in CALLS.items():
         for name in NAMES:
-            trees.same(f"{what} {name[:40]!r}", lambda tree, c=call, n=name: c(tree + n))
+            trees.same(f"{what} {name[:40]!r}", partial(on_name, call=call, name=name))
     assert sides.calls == len(CALLS) * len(NAMES) > 900
     expected = {"ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY", "ELOOP", "ENAMETOOLONG"}
     assert trees.outcomes >= expected | {"EINVAL", None}
@@ -165,7 +169,7 @@ MODES = (0o000, 0o100, 0o200, 0o400, 0o020, 0o070, 0o002, 0o007, 0o666, 0o755, 0
 
 def by_user(
     who: tuple[int, int], groups: tuple[int, ...], call: Callable[[Path], object]
-) -> object:
+) -> Callable[[Path], object]:
     def as_user(root: Path) -> object:
         with user(*who, groups):
             return call(root)
@@ -194,7 +198,7 @@ def test_permissions_of_owner_group_and_others(
 
     outcomes = set()
     for mode in MODES:
-        sides.both(lambda root, m=mode: prepare(root, m))
+        sides.both(partial(prepare, mode=mode))
         tick()
         in_directory: list[Callable[[Path], object]] = [
             os.listdir,
@@ -210,7 +214,7 @@ def test_permissions_of_owner_group_and_others(
             lambda path: opened(str(path), os.O_WRONLY | os.O_TRUNC),
             lambda path: os.access(path, os.X_OK, effective_ids=True),
             lambda path: os.truncate(path, 5),
-            lambda path: os.utime(path),
+            os.utime,
             lambda path: os.utime(path, (1, 2)),
             lambda path: os.chown(path, -1, OWNER[1]),
             lambda path: os.chown(path, OTHER[0], -1),
@@ -290,22 +294,29 @@ def test_a_file_without_a_name_lives_on(sides: Sides) -> None:
     tick()
     sides.same(lambda root: os.unlink(root / "gone"), "unlink")
     sides.same(lambda root: os.rename(root / "new", root / "over"), "rename over")
+    calls: list[Callable[[int], object]] = [
+        lambda handle: os.write(handle, b"content" * 1000),
+        lambda handle: os.ftruncate(handle, 5000),
+        lambda handle: os.pread(handle, 6000, 10),
+        lambda handle: os.fchmod(handle, 0o600),
+        lambda handle: os.utime(handle, (3, 4)),
+        os.fsync,
+        lambda handle: os.lseek(handle, -7, os.SEEK_END),
+        lambda handle: [
+            getattr(os.fstat(handle), field)
+            for field in ("st_nlink", "st_size", "st_mode", "st_mtime")
+        ],
+    ]
+
+    def on_handle(root: Path, *, call: Callable[[int], object], number: int) -> object:
+        return call(handles[root][number])
+
     for number in (0, 1):
-        for call in (
-            lambda handle: os.write(handle, b"content" * 1000),
-            lambda handle: os.ftruncate(handle, 5000),
-            lambda handle: os.pread(handle, 6000, 10),
-            lambda handle: os.fchmod(handle, 0o600),
-            lambda handle: os.utime(handle, (3, 4)),
-            lambda handle: os.fsync(handle),
-            lambda handle: os.lseek(handle, -7, os.SEEK_END),
-            lambda handle: [
-                getattr(os.fstat(handle), field)
-                for field in ("st_nlink", "st_size", "st_mode", "st_mtime")
-            ],
-        ):
-            sides.same(lambda root, c=call, n=number: c(handles[root][n]), f"handle {number}")
-    sides.both(lambda root: [os.close(handle) for handle in handles[root]] and None)
+        for call in calls:
+            sides.same(partial(on_handle, call=call, number=number), f"handle {number}")
+    for both in handles.values():
+        for handle in both:
+            os.close(handle)
     assert (sides.mounted / "over").read_bytes() == b"new"
 
 
@@ -404,9 +415,9 @@ def test_random_calls_on_one_file(sides: Sides, seed: int) -> None:
             view[: length // 2] = data[: length // 2]
             return bytes(view)
 
-    def reopened(root: Path, flags: int) -> None:
+    def reopened(root: Path) -> None:
         os.close(handles[root])
-        handles[root] = os.open(names[root], os.O_RDWR | flags)
+        handles[root] = os.open(names[root], os.O_RDWR)
 
     def appended(root: Path, data: bytes) -> int:
         with names[root].open("ab", 0) as file:
@@ -416,24 +427,23 @@ def test_random_calls_on_one_file(sides: Sides, seed: int) -> None:
         os.rename(names[root], root / name)
         names[root] = root / name
 
+    calls: list[Callable[[Path, int, bytes], object]] = [
+        lambda root, offset, data: os.pread(handles[root], len(data), offset),
+        lambda root, offset, data: os.pwrite(handles[root], data, offset),
+        lambda root, _, data: os.pwrite(handles[root], data, os.fstat(handles[root]).st_size // 2),
+        lambda root, offset, _: os.ftruncate(handles[root], offset // 2),
+        lambda root, offset, _: os.truncate(names[root], offset),
+        lambda root, offset, data: mapped(handles[root], offset, data),
+        lambda root, _, data: appended(root, data),
+        lambda root, *_: reopened(root),
+        lambda root, *_: os.fsync(handles[root]),
+        lambda root, offset, _: renamed(root, f"file {offset}"),
+    ]
     for step in range(150):
         offset, length = rng.randrange(limit), rng.randrange(1, 1 + rng.choice((200, 70_000)))
         data = rng.randbytes(length)
-        calls: list[Callable[[Path], object]] = [
-            lambda root, o=offset, n=length: os.pread(handles[root], n, o),
-            lambda root, o=offset, d=data: os.pwrite(handles[root], d, o),
-            lambda root, d=data: os.pwrite(handles[root], d, os.fstat(handles[root]).st_size // 2),
-            lambda root, o=offset: os.ftruncate(handles[root], o // 2),
-            lambda root, o=offset: os.truncate(names[root], o),
-            lambda root, o=offset, d=data: mapped(handles[root], o, d),
-            lambda root, d=data: appended(root, d),
-            lambda root: reopened(root, 0),
-            lambda root: os.fsync(handles[root]),
-            lambda root, s=step: renamed(root, f"file {s}"),
-        ]
-        weights = (8, 6, 6, 1, 1, 4, 4, 3, 1, 1)
-        number = rng.choices(range(len(calls)), weights)[0]
-        got, wanted = calls[number](sides.mounted), calls[number](sides.local)
+        number = rng.choices(range(len(calls)), (8, 6, 6, 1, 1, 4, 4, 3, 1, 1))[0]
+        got, wanted = (calls[number](root, offset, data) for root in handles)
         assert got == wanted, f"step {step}, call {number}, offset {offset}, length {length}"
     for handle in handles.values():
         os.close(handle)
