@@ -21,6 +21,8 @@ MANY_LOOKUPS = 8
 # A stale listing is asked for again by a lookup if it fits this many pages.
 MAX_RELISTED_PAGES = 10
 PAGE = 1000
+# With a metadata-ttl below this a listing is stale before a program has asked for its names.
+SHORT_TTL = 0.5
 # Keys asked for behind `name`: the directory's first one, and siblings up to `name_$folder$`.
 BELOW_KEYS = 10
 
@@ -146,6 +148,8 @@ class Resolver:
     def _wants_listing(self, parent: Inode, name: str) -> bool:
         """A stale listing: one LIST of a page is cheaper than the two requests of _look()."""
         directory = directory_of(parent)
+        if self._config.metadata_ttl < SHORT_TTL:
+            return False  # the next name would want a listing of its own
         now = self._tree.clock()
         if now - directory.misses_since > max(self._config.metadata_ttl, 2.0):
             directory.misses, directory.misses_since = 0, now
