@@ -15,7 +15,6 @@ not need it, for a byte written during a commit stays dirty for the next one.
 
 import errno
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ import trio
 from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes, content_type_for, encode
 from s3mount.filesystem.conflict import keep_conflicting_bytes
+from s3mount.filesystem.reading import fetch_rest, read_file
 from s3mount.filesystem.state import State
 from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
@@ -36,11 +36,9 @@ from s3mount.store.base import (
     ObjectInfo,
     PreconditionFailed,
     PutResult,
-    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.intents import Intent
-from s3mount.writeback.intents import State as IntentState
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
 
@@ -48,9 +46,6 @@ if TYPE_CHECKING:
     from s3mount.filesystem.handle import FileHandle
 
 log = logging.getLogger(__name__)
-
-# A single request has a total deadline of about a minute.
-ANSWER_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,71 +151,7 @@ class OpenFile:
 
     async def read(self, handle: "FileHandle", offset: int, length: int) -> bytes | memoryview:
         """ESTALE only where the bytes are lost: not if a change of our own was faster."""
-        while True:
-            remote = self.remote
-            asked = None if remote is None else (remote.key, remote.etag)
-            try:
-                return await self._read(handle, offset, length)
-            except FilesystemError as error:
-                if error.errno != errno.ESTALE or remote is None:
-                    raise
-                await self._changes_of_ours(remote.key)
-                if self.remote is remote and (remote.key, remote.etag) == asked:
-                    raise
-
-    async def _changes_of_ours(self, key: str) -> None:
-        """The service may have carried one out already whose answer is still on its way."""
-        running = [
-            intent
-            for intent in self.state.queue.holders(key)
-            if intent.state is IntentState.RUNNING
-        ]
-        with trio.move_on_after(ANSWER_PATIENCE):
-            for intent in running:
-                await intent.finished.wait()
-
-    async def _read(self, handle: "FileHandle", offset: int, length: int) -> bytes | memoryview:
-        length = min(length, self.size - offset)
-        if length <= 0:
-            return b""
-        if self.spooled is None or not self.spooled.present:
-            if offset + length <= self.visible:
-                return await self._read_remote(handle, offset, length)
-        elif self.spooled.present.covers(offset, offset + length):
-            await self._publish_if_dropped(offset, length)
-            if self.spooled.present.covers(offset, offset + length):
-                return self.spooled.read(offset, length)
-        return await self._read_mixed(handle, offset, length)
-
-    async def _read_remote(
-        self, handle: "FileHandle", offset: int, length: int
-    ) -> bytes | memoryview:
-        if self.remote is None:
-            return bytes(length)
-        reader = handle.reader_of(self.remote)
-        known = reader.try_read(offset, length)
-        return known if known is not None else await reader.read(offset, length)
-
-    async def _read_mixed(self, handle: "FileHandle", offset: int, length: int) -> bytes:
-        """Remote bytes first, for that awaits; the spooled ones are laid over them at the end."""
-        await self._publish_if_dropped(offset, length)
-        # Without this a full spool might take bytes between the look at `present` and their read.
-        with self.spooled.reading() if self.spooled is not None else nullcontext():
-            return await self._lay_over(handle, offset, length)
-
-    async def _lay_over(self, handle: "FileHandle", offset: int, length: int) -> bytes:
-        answer = bytearray(length)
-        end = min(offset + length, self.visible)
-        if offset < end and self.remote is not None:
-            present = self.spooled.present if self.spooled is not None else None
-            gaps = [(offset, end)] if present is None else list(present.gaps(offset, end))
-            for start, stop in gaps:
-                data = await self._read_remote(handle, start, stop - start)
-                answer[start - offset : start - offset + len(data)] = data
-        if self.spooled is not None:
-            for start, stop in list(self.spooled.present.within(offset, offset + length)):
-                answer[start - offset : stop - offset] = self.spooled.read(start, stop - start)
-        return bytes(answer[: max(0, self.size - offset)])
+        return await read_file(self, handle, offset, length)
 
     async def write(self, offset: int | None, data: bytes) -> int:
         """At our own end of file for `offset` None (O_APPEND). Waits only for room in the spool."""
@@ -229,7 +160,7 @@ class OpenFile:
         end = offset + len(data)
         if end > self.state.config.writeback.max_object_size:
             raise FilesystemError(errno.EFBIG, "larger than the service's largest object")
-        self._prepare_upload()
+        self.prepare_upload()
         if self.spooled is None or self.upload is None:
             raise FilesystemError(errno.EIO, "no spool")
         if not self.spooled.try_write(offset, data):
@@ -250,7 +181,7 @@ class OpenFile:
             self.touch()  # the caller sees to it that the times reach the bucket
             return
         if 0 < size < self.size:
-            await self._publish_if_dropped(0, self.size)
+            await self.publish_if_dropped(0, self.size)
         async with self.lock:
             if size == 0:
                 await self._forget_bytes()
@@ -275,7 +206,7 @@ class OpenFile:
         """Where an upload that begins now, ahead of the commit, goes."""
         return self.state.namespace.key(self.inode), self._headers()
 
-    def _prepare_upload(self) -> None:
+    def prepare_upload(self) -> None:
         if self.spooled is None:
             self.spooled = self.state.spool.create_file()
         if self.upload is None:
@@ -316,7 +247,7 @@ class OpenFile:
     async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
         """Carries the PUT out (an intents.Content)."""
         async with self.lock:
-            self._prepare_upload()
+            self.prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
             if self.remote is not None and not self._is_own(self.remote):
@@ -400,7 +331,7 @@ class OpenFile:
             answer[start:stop] = self.spooled.read(start, stop - start)
         return bytes(answer)
 
-    async def _publish_if_dropped(self, offset: int, length: int) -> None:
+    async def publish_if_dropped(self, offset: int, length: int) -> None:
         if self.upload is not None and self.upload.needs_early_publish(offset, length):
             if self.inode.detached:
                 raise FilesystemError(errno.ENOSPC, "unlinked, and its bytes left the full spool")
@@ -414,39 +345,13 @@ class OpenFile:
         log.warning("%r is published before it is complete: the spool has no room for it", name)
         await self.state.publish(self)
 
-    # -- readers of what is replaced -----------------------------------------------------------
-
     async def rescue(self) -> None:
         """Its object is about to vanish: fetches what open handles have not read (design.md 18).
 
         Where it does not fit the spool the readers get ESTALE afterwards.
         """
         async with self.lock:
-            remote = self.remote
-            if remote is None or not self.handles or not self.visible:
-                return
-            if remote.version_id is not None:
-                remote.by_version = True
-                return
-            self._prepare_upload()
-            spooled = self.spooled
-            if spooled is None or self.visible > self.state.config.writeback.spool_limit // 4:
-                return
-            spooled.keep_clean = True
-            try:
-                for start, stop in list(spooled.present.gaps(0, self.visible)):
-                    await self._fetch_into(spooled, remote, start, stop)
-            except (FilesystemError, StoreError) as error:
-                log.warning("readers of the old %r will get ESTALE: %s", remote.key, error)
-
-    async def _fetch_into(
-        self, spooled: SpooledFile, remote: RemoteObject, start: int, stop: int
-    ) -> None:
-        step = self.state.config.read.max_request
-        for offset in range(start, stop, step):
-            length = min(step, stop - offset)
-            data = await self.state.readpath.fetch_range(remote, offset, length)
-            await spooled.fill(offset, bytes(data))
+            await fetch_rest(self)
 
     # -- the end -------------------------------------------------------------------------------
 
