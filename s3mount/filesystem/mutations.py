@@ -237,17 +237,29 @@ class Mutations(FileCommits):
         return True
 
     def move_tree(
-        self, inode: Inode, old_prefix: str, new_prefix: str, old_place: Place, stamp: int
+        self,
+        inode: Inode,
+        old_prefix: str,
+        new_prefix: str,
+        old_place: Place,
+        stamp: int,
+        *,
+        replaces: bool,
     ) -> Intent:
-        """A directory's rename, already done in the namespace, which gave it `stamp`."""
+        """A directory's rename, already done in the namespace, which gave it `stamp`.
+
+        `replaces`: the target may have a marker.
+        """
         waiting = self.waiting(inode)
         unmade = waiting is not None and waiting.kind is Kind.MKDIR and inode.version is None
         if (
             waiting is not None
             and unmade
+            and not waiting.replaces
             and self._known_empty(inode, old_prefix)
             and self._retarget(waiting, inode, new_prefix)
         ):
+            waiting.replaces = replaces
             self.state.namespace.unmoved(inode)
             return waiting
         intent = Intent(kind=Kind.RENAME_TREE, key=new_prefix, source=old_prefix)

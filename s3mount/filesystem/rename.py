@@ -94,8 +94,10 @@ class Rename:
         self.names.touch_status(inode)
         new_key = namespace.key(inode)
         if inode.directory is not None:
-            intents.append(self.mutations.move_tree(inode, old_key, new_key, old_place, stamp))
-            return intents
+            moved = self.mutations.move_tree(
+                inode, old_key, new_key, old_place, stamp, replaces=replaces
+            )
+            return [*intents, moved]
         unsent_over = file is not None and file.replaces and file.put is None
         if file is not None:
             file.renamed(replaces=replaces)

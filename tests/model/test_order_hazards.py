@@ -439,3 +439,15 @@ async def test_a_name_taken_by_an_unsent_file_and_left_again_is_free(
     await client.close(handle)
     await settled(client, store)
     assert contents(store) == {"other": b""}
+
+
+async def test_an_unsent_directory_that_had_taken_anothers_name_leaves_nothing_there(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.mkdir("d")
+    assert not await client.fs.drain(MINUTE)
+    await client.mkdir("new")
+    await client.rename("new", "d")
+    await client.rename("d", "other")
+    await settled(client, store)
+    assert contents(store) == {"other/": b""}
