@@ -94,10 +94,10 @@ class Rename:
         self.names.touch_status(inode)
         new_key = namespace.key(inode)
         if inode.directory is not None:
-            moved = self.mutations.move_tree(
+            tree = self.mutations.move_tree(
                 inode, old_key, new_key, old_place, stamp, replaces=replaces
             )
-            return [*intents, moved]
+            return [*intents, tree]
         unsent_over = file is not None and file.replaces and file.put is None
         if file is not None:
             file.renamed(replaces=replaces)
