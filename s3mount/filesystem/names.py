@@ -90,7 +90,11 @@ class Names:
         await self.vacant(parent, name)
         attributes = self.new_attributes(parent, stat.S_IFLNK | 0o777, uid, gid)
         file = await self.create(parent, name, attributes, exclusive=False)
-        await file.write(0, target)
+        try:
+            await file.write(0, target)
+        except BaseException:
+            self.detach(file.inode)
+            raise
         await self.mutations.settle(self.mutations.put(file))
         return file.inode
 

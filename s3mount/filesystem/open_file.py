@@ -165,14 +165,28 @@ class OpenFile:
             raise FilesystemError(errno.EIO, "no spool")
         if not self.spooled.try_write(offset, data):
             # Reserved before the wait, so that another O_APPEND write comes after this one.
+            before = self.size
             self.size = max(self.size, end)
-            await self.spooled.write(offset, data)
+            try:
+                await self.spooled.write(offset, data)
+            except BaseException:
+                self._unreserve(before, offset, end)
+                raise
         self.size = max(self.size, end)
         self.changed()
         self.touch()
         if not self.inode.detached and self.snapshot is None:
             self.upload.wrote(self.size, self._destination)
         return len(data)
+
+    def _unreserve(self, before: int, offset: int, end: int) -> None:
+        """A write of [offset, end) failed: the file ends where it ended, or its last bytes do."""
+        stored = [] if self.spooled is None else self.spooled.present.within(offset, end)
+        if self.size == end:
+            self.size = max(before, stored[-1][1] if stored else 0)
+        if stored or self.size != before:
+            self.changed()
+            self.touch()
 
     async def truncate(self, size: int) -> None:
         if size > self.state.config.writeback.max_object_size:

@@ -147,8 +147,8 @@ class LocalTree:
 
     def stored(self, inode: Inode, key: str) -> None:
         """A copy has brought the inode's bytes to `key`."""
+        # Its stamp stays: renames of directories above that came later carry these bytes along.
         inode.storage_key = None if key == self.key(inode) and not inode.detached else key
-        inode.storage_stamp = self._stamp
 
     def unmoved(self, inode: Inode) -> None:
         """The renamed directory was empty and unstored: nothing of it is at its old place."""

@@ -73,6 +73,7 @@ settings_of_mount = st.fixed_dictionaries(
         "seed": st.integers(0, 1000),
         "page_size": st.sampled_from([1000, 3]),
         "delay": st.sampled_from([0.5, 0.0]),
+        "spool": st.sampled_from([512 * KIB, 64 * KIB]),
     }
 )
 
@@ -97,7 +98,7 @@ def check(
     service: Capabilities = how["capabilities"]
     with scratch_directory() as directory:
         config = tiny_config(
-            directory, how["prefix"], spool_limit=512 * KIB, namespace_delay=how["delay"]
+            directory, how["prefix"], spool_limit=how["spool"], namespace_delay=how["delay"]
         )
 
         async def work() -> None:

@@ -12,7 +12,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.store.memory import MemoryStore
 from tests.model.bucket import contents, files, leftovers, permissions, requests
-from tests.model.mounted import Client, mounted
+from tests.model.mounted import Client, mounted, with_writeback
 
 ONE, TWO, THREE = b"one " * 500, b"two", b"three" * 3000
 MINUTE = 60.0
@@ -451,3 +451,45 @@ async def test_an_unsent_directory_that_had_taken_anothers_name_leaves_nothing_t
     await client.rename("d", "other")
     await settled(client, store)
     assert contents(store) == {"other/": b""}
+
+
+async def test_a_renamed_file_follows_its_directory_through_two_renames(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async def slow(operation: str, _: str) -> None:
+        await trio.sleep(5 if operation == "CopyObject" else 0)
+
+    store.put_foreign("a/f", THREE)
+    store.before = slow
+    await client.mkdir("c")
+    await client.rename("a/f", "a/g")
+    await client.rename("a", "c/b")
+    await client.rename("c/b", "d")
+    for _ in range(30):
+        await trio.sleep(1)
+        assert await client.read("d/g") == THREE
+    store.before = None
+    await settled(client, store)
+    assert files(store) == {"d/g": THREE}
+
+
+async def test_a_failed_write_leaves_the_size_as_it_was(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """An unlinked file fills the spool, and can be sent nowhere."""
+    async with mounted(store, with_writeback(config, spool_limit=32 * 1024)) as client:
+        hog = await client.create("hog", os.O_RDWR)
+        await client.unlink("hog")
+        for offset in range(0, 28 * 1024, 4096):
+            await client.fs.write(hog, offset, bytes(4096))
+        handle = await client.create("f", os.O_RDWR)
+        await client.fs.write(handle, 0, TWO)
+        with pytest.raises(FilesystemError, match="ENOSPC"):
+            await client.fs.write(handle, 4096, THREE)
+        found = await client.stat("f")
+        assert await client.read_all(handle) == (TWO + bytes(9000))[: found.size]
+        await client.release(hog)
+        await client.fs.write(handle, len(TWO), ONE)
+        await client.close(handle)
+        assert (await client.read("f"))[: len(TWO + ONE)] == TWO + ONE
+        await settled(client, store)

@@ -272,8 +272,8 @@ async def test_a_walk_over_many_directories_costs_few_lists(
     async with mounted(store, config) as client:
         before = dict(store.counts())
         found = 0
-        for directory in await client.ls("t"):
-            found += len(await client.ls(f"t/{directory}"))
+        for name in await client.ls("t"):
+            found += len(await client.ls(f"t/{name}"))
         assert found == 500
         counted = requests(before, store.counts())
     assert counted["ListObjectsV2"] <= 10
