@@ -89,9 +89,7 @@ class Copier:
 
     async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
         config = self._config
-        step = max(
-            config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size
-        )
+        step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
         upload_id = await self._store.create_upload(target, headers)
         parts: dict[int, Part] = {}
 

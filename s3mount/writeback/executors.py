@@ -202,9 +202,7 @@ class Executors:
         key = item.key
         await self._before_replacing([target])
         try:
-            if item.size < PARTS_FROM and self._own.is_own(
-                key, item.etag, item.last_modified
-            ):
+            if item.size < PARTS_FROM and self._own.is_own(key, item.etag, item.last_modified):
                 result = await self._store.copy(key, target, source_etag=item.etag)
                 self._own.wrote(target, result.etag, result.answered_at)
                 return MovedObject(item.etag, result, item.size)
