@@ -120,13 +120,16 @@ class FileCommits(Ledger):
         if conflict or (isinstance(error, FilesystemError) and error.errno == errno.ECANCELED):
             # The bytes are beside it, or given up by request; the name belongs to the others now.
             file.sent = file.changes
-            self._forget_name(file.inode)
+            file.lose_name()
 
     def _file_finished(self, file: OpenFile, intent: Intent) -> None:
         if file.put is intent:
             file.put = None
         if intent.state is not IntentState.DONE:
             file.snapshot = None
+        if file.taken and not file.inode.detached:
+            self.state.namespace.lost(file.inode)  # now that its pins are gone
+            self._tell_kernel(file.inode)
         if file.handles:
             return
         if file.dirty and not file.inode.detached and intent.state is IntentState.DONE:

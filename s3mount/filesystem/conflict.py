@@ -48,6 +48,9 @@ async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeade
 async def _whole(file: "OpenFile") -> bytes | None:
     """The file as this host sees it; None if the version it was based on cannot be read."""
     answer = bytearray(file.size)
+    if file.spooled is not None and file.spooled.dropped:
+        log.error("%r: parts of it left the full spool and are lost", file.inode.name)
+        return None
     present = file.spooled.present if file.spooled is not None else None
     end = min(file.visible, file.size)
     gaps = [(0, end)] if present is None else list(present.gaps(0, end))

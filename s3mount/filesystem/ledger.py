@@ -1,6 +1,7 @@
 """The unfinished intents of each inode, and the names they pin."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from s3mount.filesystem.state import State
@@ -21,6 +22,7 @@ class Ledger:
         self.state = state
         # The newest unfinished intent of an inode (numbers are given anew, inodes are not).
         self._last: dict[Inode, Intent] = {}
+        self._unfinished: Counter[Inode] = Counter()
         self._pins: dict[Intent, list[Pin]] = {}
 
     # -- looking -------------------------------------------------------------------------------
@@ -32,6 +34,10 @@ class Ledger:
         """The inode's intent that has not started: what it will do can still be changed."""
         intent = self._last.get(inode)
         return intent if intent is not None and intent.state is IntentState.WAITING else None
+
+    def is_only(self, inode: Inode, intent: Intent | None) -> bool:
+        """Nothing but `intent`, if that, is on its way for the inode."""
+        return self._unfinished[inode] == (intent is not None)
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -62,8 +68,12 @@ class Ledger:
         parent = inode.parent
         if parent is not None and parent.directory is not None:
             self.state.namespace.forget_names(parent)
-            if self.state.invalidate is not None:
-                self.state.invalidate(parent.number, inode.name.encode("utf-8", "replace"), 0)
+            self._tell_kernel(inode)
+
+    def _tell_kernel(self, inode: Inode) -> None:
+        """The name may mean something else now."""
+        if inode.parent is not None and self.state.invalidate is not None:
+            self.state.invalidate(inode.parent.number, inode.name.encode("utf-8", "replace"), 0)
 
     def _refused(self, error: Exception) -> None:
         if isinstance(error, AccessDenied):
@@ -90,8 +100,12 @@ class Ledger:
         before = intent.on_finished
 
         def finished(done: Intent) -> None:
-            if inode is not None and self._last.get(inode) is done:
-                del self._last[inode]
+            if inode is not None:
+                self._unfinished[inode] -= 1
+                if not self._unfinished[inode]:
+                    del self._unfinished[inode]
+                if self._last.get(inode) is done:
+                    del self._last[inode]
             for pin in self._pins.pop(done, ()):
                 pin.release()
             if before is not None:
@@ -100,6 +114,7 @@ class Ledger:
         intent.on_finished = finished
         if inode is not None:
             self._last[inode] = intent
+            self._unfinished[inode] += 1
         return self.state.queue.add(intent, delay=delay)
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:

@@ -192,6 +192,7 @@ class Mutations(FileCommits):
             or (waiting is not None and (waiting.replaces or waiting.kind is Kind.RENAME_TREE))
             or (file is not None and file.replaces)
             # What runs may have stored it, though nothing was heard of that yet.
+            or not self.is_only(inode, waiting)
             or any(other is not waiting for other in self.state.queue.holders(key))
             # Else, while children's objects are still to be deleted, a listing would show it.
             or (inode.directory is not None and self.state.queue.is_busy_below(key))
@@ -255,6 +256,7 @@ class Mutations(FileCommits):
         if (
             waiting is not None
             and unmade
+            and self.is_only(inode, waiting)
             and not waiting.replaces
             and self._known_empty(inode, old_prefix)
             and self._retarget(waiting, inode, new_prefix)

@@ -130,6 +130,14 @@ class OpenFile:
             self.exclusive = False
         self.replaces = replaces
 
+    def lose_name(self) -> None:
+        """Others have the name now: what is asked of it is answered by the bucket again."""
+        self.taken = True
+        self.inode.local_size = None
+        if self.pin is not None:
+            self.pin.release()
+            self.pin = None
+
     def detached(self) -> None:
         """The inode has no name any more: handles go on, nothing of it is sent."""
         if self.pin is not None:

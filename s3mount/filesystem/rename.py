@@ -44,6 +44,7 @@ class Rename:
         check_key(
             self.state.namespace.key(new_parent) + new_name + ("/" if inode.directory else "")
         )
+        await self._publish_dropped(inode)
         # From here on without an await: what was found must still stand.
         if inode.detached or inode.parent is not old_parent or inode.name != old_name:
             raise FilesystemError(errno.ENOENT)
@@ -54,6 +55,16 @@ class Rename:
         self.names.touch(old_parent)
         self.names.touch(new_parent)
         await self.mutations.settle(*intents)
+
+    async def _publish_dropped(self, inode: Inode) -> None:
+        """Bytes that left a full spool are only in an unfinished upload, which is bound to the old
+        name. That may get another object once it is free, so the upload is completed before.
+        """
+        for file in list(self.state.open_files.values()):
+            parent = file.inode.parent
+            below = file.inode is inode or (parent is not None and _below(parent, inode))
+            if below and not file.inode.detached:
+                await file.publish_if_dropped(0, file.size)
 
     async def _check(
         self, inode: Inode, target: Inode | None, new_parent: Inode, flags: int

@@ -30,15 +30,18 @@ class Merge:
         self.assembler = assembler
         self.started_at = NEVER  # when the first page was asked for
         self.names: list[str] = []
-        self.trusted = True  # False: pages of two places were mixed, so it proves no absence
-        self._seen: set[str] = set()
+        self._seen: set[str] = set()  # in `names`
+        self._merged: set[str] = set()  # since the start, or the last restart
         self._held_at: dict[str, float] = {}  # names of earlier pages: when those were asked for
         self._marker_done = False
 
     def restart(self, assembler: Assembler) -> None:
         """The directory is stored elsewhere now: begin again, showing no name twice."""
         self.assembler = assembler
-        self.trusted = False
+        self.started_at = NEVER
+        self._merged.clear()
+        self._held_at.clear()
+        self._marker_done = False
 
     def apply(
         self,
@@ -67,11 +70,13 @@ class Merge:
         for found in taken:
             name = found.name
             known_at = self._held_at.pop(name, asked_at)
-            if name in self._seen:
+            if name in self._merged:
                 self._again(found, asked_at)
                 continue
-            self._seen.add(name)
-            self.names.append(name)
+            self._merged.add(name)
+            if name not in self._seen:
+                self._seen.add(name)
+                self.names.append(name)
             if found.is_directory or found.listed is None:
                 self.tree.seen_directory(parent, name, asked_at, _marker_of(found))
             else:
@@ -91,16 +96,14 @@ class Merge:
     def _finish(self) -> None:
         entries = self.directory.entries
         for name, child in list(entries.items()):
-            if name not in self._seen:
-                if self.trusted:
-                    self.tree.gone(child, self.started_at)
-                if name in entries:
+            if name not in self._merged:
+                self.tree.gone(child, self.started_at)
+                if name in entries and name not in self._seen:
                     self.names.append(name)
-        self._seen = set()
+        self._seen = self._merged = set()
         self.directory.unreachable = self.assembler.unreachable
         self.directory.shadowed = self.assembler.shadowed
-        if self.trusted:
-            self.directory.complete_at = max(self.directory.complete_at, self.started_at)
+        self.directory.complete_at = max(self.directory.complete_at, self.started_at)
         self.directory.misses = 0
 
 
@@ -209,7 +212,7 @@ class Listing:
             page.objects[-1].key if page.objects else "",
             page.prefixes[-1] if page.prefixes else "",
         )
-        if self._merge.trusted and last:
+        if last:
             directory.covered = last[len(self.prefix) :]
             directory.covered_at = self._merge.started_at
 

@@ -222,6 +222,16 @@ class LocalTree:
                 entries = one.directory.entries.values()
                 below.extend(child for child in entries if not self.is_pinned(child))
 
+    def lost(self, inode: Inode) -> None:
+        """Others have put something else at its name, or nothing: what, is not known yet."""
+        if inode.parent is None or inode.detached:
+            return
+        siblings = directory_of(inode.parent)
+        siblings.remove(inode.name)
+        siblings.changed.pop(inode.name, None)
+        siblings.complete_at = siblings.covered_at = NEVER
+        self.let_go(inode)
+
     def forget_names(self, inode: Inode) -> None:
         directory = directory_of(inode)
         directory.complete_at = directory.covered_at = NEVER

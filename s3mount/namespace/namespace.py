@@ -255,6 +255,10 @@ class Namespace:
         """
         self._tree.rehomed(old_prefix, new_prefix, versions, stamp)
 
+    def lost(self, inode: Inode) -> None:
+        """Others have put something else at its name, or nothing: the next lookup asks."""
+        self._tree.lost(inode)
+
     def forget_names(self, inode: Inode) -> None:
         """What is known of the directory counts as stale, but for what is pinned or local."""
         self._tree.forget_names(inode)

@@ -85,3 +85,19 @@ async def test_a_killed_writer_loses_nothing_to_another_host(
     assert kept(store) == [OURS]
     assert store.objects["f"].data == THEIRS
     assert leftovers(client.fs, store) == []
+
+
+async def test_after_a_conflict_the_name_shows_the_other_hosts_file_beside_an_old_handle(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", OURS)
+    reader = await client.open("f")
+    writer = await client.open("f", os.O_RDWR)
+    await client.fs.write(writer, 0, b"OURS")
+    store.put_foreign("f", THEIRS)
+    with pytest.raises(FilesystemError, match="ESTALE"):
+        await client.fs.flush(writer)
+    await client.release(writer)
+    assert await client.read("f") == THEIRS
+    assert (await client.stat("f")).size == len(THEIRS)
+    await client.release(reader)
