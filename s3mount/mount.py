@@ -29,7 +29,12 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.filesystem.build import open_filesystem
 from s3mount.filesystem.filesystem import FileSystem
-from s3mount.fuse.kernel import harden_process, tune_mount, tune_process
+from s3mount.fuse.kernel import (
+    harden_process,
+    ignore_vanished_requests,
+    tune_mount,
+    tune_process,
+)
 from s3mount.fuse.mountpoint import find_mount, prepare
 from s3mount.fuse.operations import Operations
 from s3mount.fuse.watchdog import start_watchdog
@@ -75,6 +80,7 @@ def run_mount(config: MountConfig, hooks: Hooks) -> int:
     """
     harden_process()
     tune_process()
+    ignore_vanished_requests()
     check_directories(config)
     prepare(config.mountpoint, nonempty=config.nonempty)
     with locked(config.cache_dir, hooks.warn):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import resource
@@ -33,6 +34,21 @@ def harden_process() -> None:
     """No core file, no debugger and no other process of the user reads the credentials."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+class VanishedRequests(logging.Filter):
+    """Drops pyfuse3's errors about replies that nobody waits for any more.
+
+    The kernel answers ENOENT to a reply whose request it has withdrawn: its caller was killed, or
+    the file system was unmounted while a RELEASE was being answered. Nothing is lost by it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().endswith("failed with " + os.strerror(errno.ENOENT))
+
+
+def ignore_vanished_requests() -> None:
+    logging.getLogger("pyfuse3").addFilter(VanishedRequests())
 
 
 def tune_process() -> None:
