@@ -1,0 +1,142 @@
+"""The campaigns that `contrib/campaign` knows: one sub-command each.
+
+A module of this package whose name begins with `campaign_` is imported by `main`; there a campaign
+announces itself:
+
+    @campaign("kills", "kill -9 at named points and at random moments")
+    def run(arguments: argparse.Namespace) -> Report: ...
+
+and, if it has options of its own, `@run.options` names what adds them to the parser. All campaigns
+have --server, --seed and --directory. A test calls the same functions with small numbers.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.servers import CephServer, MotoServer, Server
+
+PREFIX = "campaign_"
+
+
+@dataclass
+class Report:
+    """What a campaign found. `figures` are printed in their order; `losses` should stay empty."""
+
+    figures: dict[str, str | int] = field(default_factory=dict)
+    losses: list[str] = field(default_factory=list)
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Adds to a figure that is a number."""
+        value = self.figures.get(name, 0)
+        assert isinstance(value, int)
+        self.figures[name] = value + more
+
+
+Run = Callable[[argparse.Namespace], Report]
+Options = Callable[[argparse.ArgumentParser], None]
+
+
+@dataclass
+class Campaign:
+    name: str
+    help: str
+    run: Run
+    add_options: Options = lambda parser: None
+
+    def __call__(self, arguments: argparse.Namespace) -> Report:
+        return self.run(arguments)
+
+    def options(self, add: Options) -> Options:
+        self.add_options = add
+        return add
+
+
+CAMPAIGNS: dict[str, Campaign] = {}
+
+
+def campaign(name: str, text: str) -> Callable[[Run], Campaign]:
+    def register(run: Run) -> Campaign:
+        CAMPAIGNS[name] = Campaign(name, text, run)
+        return CAMPAIGNS[name]
+
+    return register
+
+
+@contextmanager
+def chosen_server(arguments: argparse.Namespace) -> Iterator[Server]:
+    """The service of --server, running."""
+    if arguments.server == "moto":
+        with MotoServer(Path(arguments.directory)) as server:
+            yield server
+    else:
+        with CephServer(Path(arguments.directory)) as cluster:
+            yield cluster.server
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="contrib/campaign", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="name", required=True, metavar="CAMPAIGN")
+    for each in sorted(CAMPAIGNS.values(), key=lambda found: found.name):
+        _common(commands.add_parser(each.name, help=each.help), each)
+    whole = commands.add_parser("all", help="every campaign at its full size, one after the other")
+    _common(whole, None)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, each: Campaign | None) -> None:
+    parser.add_argument("--server", choices=("moto", "ceph"), default="moto")
+    parser.add_argument("--seed", type=int, default=None, help="of what is chosen at random")
+    parser.add_argument("--directory", type=Path, default=None, help="for caches and mount points")
+    if each is not None:
+        each.add_options(parser)
+
+
+def _run(each: Campaign, arguments: argparse.Namespace) -> bool:
+    if arguments.seed is None:
+        arguments.seed = random.randrange(1 << 32)
+    print(f"== {each.name}: seed {arguments.seed}, {arguments.server}", flush=True)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(
+        prefix=f"s3mount-{each.name}-", dir=arguments.directory, ignore_cleanup_errors=True
+    ) as directory:
+        outer, arguments.directory = arguments.directory, Path(directory)
+        report = each.run(arguments)
+        arguments.directory = outer
+    for name, value in report.figures.items():
+        print(f"{name:44} {value}")
+    print(f"{'losses':44} {len(report.losses)}")
+    for loss in report.losses:
+        print(f"  LOST: {loss}")
+    print(f"{'seconds':44} {time.monotonic() - begin:.0f}", flush=True)
+    return not report.losses
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    package = importlib.import_module(__package__ or "tests.campaign")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith(PREFIX):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    arguments = _parser().parse_args(words)
+    if arguments.name != "all":
+        return 0 if _run(CAMPAIGNS[arguments.name], arguments) else 1
+    good = True
+    for each in CAMPAIGNS.values():
+        own = argparse.ArgumentParser()
+        _common(own, each)
+        defaults = own.parse_args([])
+        chosen = {name: value for name, value in vars(arguments).items() if name != "name"}
+        good = _run(each, argparse.Namespace(**{**vars(defaults), **chosen})) and good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
