@@ -1,5 +1,5 @@
 """Fixtures of the tests with other programs' layouts."""
 
-from tests.mounts.mounting import mounted
+from tests.mounting import mounted
 
 __all__ = ["mounted"]

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from tests.mounts.mounting import Mounted
+from tests.mounting import Mounted
 from tests.servers import Bucket
 
 DIRECTORY = "application/x-directory"

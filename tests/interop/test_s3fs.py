@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.s3fs import s3fs_mount
-from tests.mounts.mounting import Mounted
+from tests.mounting import Mounted
 from tests.mounts.trees import MIB, Tree, assert_same, data, describe
 from tests.servers import Bucket
 

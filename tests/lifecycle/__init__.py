@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.lifecycle.mounting")
+pytest.register_assert_rewrite("tests.mounting")

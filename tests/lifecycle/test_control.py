@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s3mount.control.address import find_sockets
 from tests.counting_proxy import CountingProxy, Fault, Seen
-from tests.lifecycle.mounting import Mounts, environment, names, s3mount
+from tests.mounting import Mounts, environment, names, s3mount
 from tests.servers import Bucket
 
 
@@ -81,7 +81,7 @@ def test_the_socket_belongs_to_the_user_alone(moto_bucket: Bucket, mounts: Mount
     (path,) = find_sockets(mounted.path)
     assert stat.S_IMODE(path.lstat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    cache = next(Path(mounted.env["XDG_CACHE_HOME"]).glob("s3mount/*-*"))
+    cache = next(Path(mounted.environment["XDG_CACHE_HOME"]).glob("s3mount/*-*"))
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     mounted.unmount()
     assert not path.exists()

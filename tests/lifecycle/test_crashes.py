@@ -6,7 +6,7 @@ import os
 import pytest
 
 from s3mount.fuse.mountpoint import find_mount, is_dead
-from tests.lifecycle.mounting import Mounts, names, wait_until
+from tests.mounting import Mounts, names, wait_until
 from tests.servers import Bucket
 
 HANDLER_BUG = """
@@ -46,7 +46,7 @@ def test_a_bug_in_a_handler_is_eio_for_one_program_and_the_mount_lives_on(
     with pytest.raises(OSError, match="Input/output") as raised:
         (mounted.path / "bug").mkdir()
     assert raised.value.errno == errno.EIO
-    assert "ZeroDivisionError: a bug in a handler" in mounted.log
+    assert "ZeroDivisionError: a bug in a handler" in mounted.text()
     (mounted.path / "file").write_bytes(b"written afterwards")
     mounted.unmount()
     assert moto_bucket.get("file") == b"written afterwards"
@@ -60,7 +60,7 @@ def test_after_a_crash_nobody_writes_into_the_directory_below(
     with pytest.raises(OSError, match=r"abort|not connected"):
         (mounted.path / "d").rmdir()
     assert mounted.wait() == 70
-    assert "ZeroDivisionError: a bug in the background" in mounted.log
+    assert "ZeroDivisionError: a bug in the background" in mounted.text()
     wait_until(lambda: is_dead(mounted.path))
     assert find_mount(mounted.path) is not None
     with pytest.raises(OSError, match="not connected"):

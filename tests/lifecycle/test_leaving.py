@@ -12,7 +12,7 @@ import pytest
 from s3mount.fuse.mountpoint import find_mount, is_dead
 from s3mount.fuse.watchdog import start_watchdog
 from tests.counting_proxy import CountingProxy, hang
-from tests.lifecycle.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
 
@@ -50,7 +50,7 @@ def test_a_signal_sends_what_is_pending_then_unmounts(
     mounted = mounts.start(moto_bucket)
     change(mounted.path)
     mounted.signal(number)
-    assert mounted.wait() == 0, mounted.log
+    assert mounted.wait() == 0, mounted.text()
     assert find_mount(mounted.path) is None
     assert_changed(moto_bucket)
 
@@ -64,7 +64,7 @@ def test_the_mount_serves_on_while_it_drains(moto_bucket: Bucket, mounts: Mounts
         (mounted.path / "another").mkdir()
         mounted.signal(signal.SIGTERM)
         assert names(mounted.path) == ["another", "directory"]
-        assert mounted.wait() == 0, mounted.log
+        assert mounted.wait() == 0, mounted.text()
 
 
 def test_umount_8_from_outside_loses_nothing(moto_bucket: Bucket, mounts: Mounts) -> None:
@@ -72,7 +72,7 @@ def test_umount_8_from_outside_loses_nothing(moto_bucket: Bucket, mounts: Mounts
     change(mounted.path)
     subprocess.run(["fusermount3", "-u", str(mounted.path)], check=True)
     assert names(mounted.path) == []
-    assert mounted.wait() == 0, mounted.log
+    assert mounted.wait() == 0, mounted.text()
     assert_changed(moto_bucket)
 
 
@@ -86,8 +86,8 @@ def test_a_new_mount_waits_for_the_old_ones_last_changes_and_says_so(
         subprocess.run(["fusermount3", "-u", str(first.path)], check=True)
         assert first.process.poll() is None
         second = mounts.start(moto_bucket, url=proxy.url, path=first.path)
-        assert first.wait() == 0, first.log
-        assert f"waiting for the previous mount (process {first.process.pid})" in second.log
+        assert first.wait() == 0, first.text()
+        assert f"waiting for the previous mount (process {first.process.pid})" in second.text()
         assert names(second.path) == ["directory"]
         second.unmount()
 
@@ -102,12 +102,12 @@ def test_a_second_signal_leaves_at_once_and_says_what_was_not_sent(
         proxy.cut()
         (mounted.path / "directory").mkdir()
         mounted.signal(signal.SIGTERM)
-        wait_until(lambda: "still to be sent" in mounted.log)
+        wait_until(lambda: "still to be sent" in mounted.text())
         begin = time.monotonic()
         mounted.signal(signal.SIGTERM)
-        assert mounted.wait() == 1, mounted.log
+        assert mounted.wait() == 1, mounted.text()
         assert time.monotonic() - begin < 15
-    assert "leaving with 1 changes" in mounted.log
+    assert "leaving with 1 changes" in mounted.text()
     assert find_mount(mounted.path) is None
 
 

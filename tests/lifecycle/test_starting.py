@@ -17,7 +17,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.fuse.mountpoint import find_mount
 from s3mount.mount import check_directories
-from tests.lifecycle.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
@@ -133,7 +133,7 @@ def test_mount_points_that_cannot_be_are_told(
 
 def test_a_busy_mount_point_is_told_and_left_alone(moto_bucket: Bucket, mounts: Mounts) -> None:
     mounted = mounts.start(moto_bucket)
-    done = s3mount(moto_bucket.name, mounted.path, env=mounted.env)
+    done = s3mount(moto_bucket.name, mounted.path, env=mounted.environment)
     assert done.returncode == 2
     assert "is in use" in done.stderr
     assert f"s3mount umount {mounted.path}" in done.stderr
@@ -303,4 +303,4 @@ def test_no_secret_shows_in_arguments_or_logs(moto_bucket: Bucket, mounts: Mount
     (mounted.path / "file").write_bytes(b"x")
     arguments = Path(f"/proc/{mounted.process.pid}/cmdline").read_text()
     mounted.unmount()
-    assert "very-secret-key" not in arguments + mounted.log
+    assert "very-secret-key" not in arguments + mounted.text()

@@ -4,8 +4,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.mounting import mounted
 from tests.mounts.matrix import MATRIX, print_matrix
-from tests.mounts.mounting import mounted
 
 __all__ = ["mounted"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.counting_proxy import CountingProxy, cut_xml, repeat_token, short_body
-from tests.mounts.mounting import Mount, Mounted
+from tests.mounting import Mount, Mounted
 from tests.servers import Bucket
 
 TIB = 1024**4

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.mounts.mounting import Mounted
+from tests.mounting import Mounted
 from tests.mounts.trees import MIB
 from tests.servers import Bucket, CephServer, Server
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mounting import Mounted
 from tests.mounts.matrix import MATRIX
-from tests.mounts.mounting import Mounted
 from tests.mounts.programs import OPTIONS, PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
 from tests.mounts.trees import assert_in_bucket, assert_same, describe
 from tests.servers import Bucket

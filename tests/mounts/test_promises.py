@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.counting_proxy import CountingProxy, short_body
-from tests.mounts.mounting import Mount, Mounted
+from tests.mounting import Mount, Mounted
 from tests.mounts.trees import MIB, data
 from tests.servers import Bucket
 

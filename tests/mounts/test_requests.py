@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.counting_proxy import CountingProxy, hang
-from tests.mounts.mounting import Mount, Mounted, run_in
+from tests.mounting import Mount, Mounted, run_in
 from tests.mounts.trees import MIB, data, digest
 from tests.servers import Bucket
 

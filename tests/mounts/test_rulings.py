@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.counting_proxy import CountingProxy
-from tests.mounts.mounting import Mount, Mounted, run_in
+from tests.mounting import Mount, Mounted, run_in
 from tests.servers import Bucket, CephServer
 
 BROKEN = """
@@ -50,7 +50,8 @@ def test_a_handler_that_raises_answers_eio_and_the_mount_lives_on(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(BROKEN)
     mount = mounted(moto_bucket, started=False)
-    mount.environment["PYTHONPATH"] = str(tmp_path)
+    inherited = mount.environment.get("PYTHONPATH", "")
+    mount.environment["PYTHONPATH"] = f"{tmp_path}:{inherited}"
     mount.expect("readlink failed unexpectedly", "Traceback")
     mount.start()
     (mount.path / "link").symlink_to("target")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts.mounting import Mount
+from tests.mounting import Mount
 from tests.posix.sides import Sides, tick
 from tests.servers import Server
 
@@ -24,7 +24,7 @@ def posix_mount(moto_server: Server) -> Iterator[Mount]:
     directory = Path(tempfile.mkdtemp(prefix="s3mount-posix-"))
     directory.chmod(0o755)
     bucket = moto_server.create_bucket()
-    mount = Mount(bucket, directory, ("-o", "allow_other", "--xattrs"), moto_server.url, "")
+    mount = Mount(bucket, directory, ("-o", "allow_other", "--xattrs"), cache=directory / "cache")
 
     def rescue() -> None:
         if mount.running:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts.mounting import Mount
+from tests.mounting import Mount
 from tests.posix.sides import Sides, renameat2, tick, user
 
 pytestmark = pytest.mark.bounded(120)

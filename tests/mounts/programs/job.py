@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tests.mounts.mounting import Mount
+from tests.mounting import Mount
 
 # Requests that change the bucket.
 MUTATIONS = (
