@@ -96,6 +96,9 @@ class WritebackConfig:
     namespace_delay: float = 0.5  # how long write-behind intents wait to be coalesced
     exclusive_at: Literal["close", "open"] = "close"  # O_EXCL between hosts
     sync: bool = False  # --sync: each namespace change waits for S3
+    # When close returns: once the file is in S3, or once it is safe on the local disk.
+    durability: Literal["close", "journal"] = "close"
+    ordered: bool = False  # --ordered: every change waits for the one before it
     refuse_early_publish: bool = False  # ENOSPC instead of design.md 7's exception
 
 

@@ -14,7 +14,7 @@ from s3mount.namespace import Namespace, StatCache
 from s3mount.readpath import ReadPath
 from s3mount.store.base import ObjectInfo, ObjectStore
 from s3mount.writeback.executors import Executors
-from s3mount.writeback.journal import MemoryJournal
+from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.queue import IntentQueue
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.uploader import FileUpload, Uploader
@@ -26,8 +26,12 @@ async def open_filesystem(
     *,
     clock: Callable[[], float] = time.monotonic,
     shuffle: random.Random | None = None,
+    journal: Journal | None = None,
 ) -> FileSystem:
-    """Ready for `FileSystem.run`; sends no request."""
+    """Ready for `FileSystem.run`; sends no request.
+
+    `journal` is closed with the file system; without it nothing survives the process.
+    """
     readpath = ReadPath(
         store,
         config.read,
@@ -64,7 +68,8 @@ async def open_filesystem(
     spool = Spool(config.writeback, schedule)
     spool.open()
     uploader = Uploader(store, spool, config.writeback, schedule)
-    state = State(config, store, namespace, readpath, spool, uploader, clock)
+    journal = MemoryJournal() if journal is None else journal
+    state = State(config, store, namespace, readpath, spool, uploader, clock, journal)
     mutations = Mutations(state)
 
     async def before_replacing(keys: Sequence[str]) -> None:
@@ -74,9 +79,7 @@ async def open_filesystem(
                 await file.rescue()
 
     executors = Executors(store, state.copier, before_replacing, state)
-    state.queue = IntentQueue(
-        executors.execute, executors.delete_batch, MemoryJournal(), shuffle=shuffle
-    )
+    state.queue = IntentQueue(executors.execute, executors.delete_batch, journal, shuffle=shuffle)
     state.publish = mutations.commit
 
     def publish_early(upload: FileUpload) -> None:

@@ -253,6 +253,7 @@ class FileSystem:
             await nursery.start(self.state.namespace.run)
             await nursery.start(self.state.readpath.run)
             await nursery.start(self.state.uploader.run)
+            await nursery.start(self.state.journal.run)
             await nursery.start(self.state.queue.run)
             task_status.started()
 
@@ -295,6 +296,7 @@ class FileSystem:
 
     async def aclose(self) -> None:
         await self.state.namespace.aclose()
+        await self.state.journal.aclose()
         self.state.spool.close()
         await self.state.store.aclose()
 

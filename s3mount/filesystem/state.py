@@ -12,6 +12,7 @@ from s3mount.namespace import Inode, Namespace
 from s3mount.readpath import ReadPath, RemoteObject
 from s3mount.store.base import ObjectStore
 from s3mount.writeback.copier import Copier
+from s3mount.writeback.journal import Journal
 from s3mount.writeback.queue import IntentQueue
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.uploader import Uploader
@@ -42,6 +43,7 @@ class State:
         spool: Spool,
         uploader: Uploader,
         clock: Callable[[], float],
+        journal: Journal,
     ) -> None:
         self.config = config
         self.store = store
@@ -50,6 +52,7 @@ class State:
         self.spool = spool
         self.uploader = uploader
         self.clock = clock
+        self.journal = journal
         self.copier = Copier(store, config.writeback)
         self.queue: IntentQueue  # set by build.py: its executors need this state
         # Commits a file and waits; set by build.py to Mutations.commit.

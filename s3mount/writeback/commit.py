@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +21,7 @@ from s3mount.store.base import (
     StoreError,
     WriteHeaders,
 )
+from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView, FileBody, ReadBase
 from s3mount.writeback.looking import completed_before, look_first
 from s3mount.writeback.part_table import SentPart
@@ -49,16 +50,6 @@ COPY_WHOLE_UP_TO = 128 * MIB
 # A copied part that the store has to read and send itself is in memory as a whole.
 READ_AND_SEND = 16 * MIB
 CLEAN_UP_TIME = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class BaseObject:
-    """The committed object under a file's dirty bytes; `key` is where its bytes are now."""
-
-    key: str
-    etag: str
-    size: int
-    version_id: str | None = None
 
 
 class Commit:

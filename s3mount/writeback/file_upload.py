@@ -17,6 +17,7 @@ from s3mount.store.base import (
     StoreError,
     WriteHeaders,
 )
+from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import (
     SLICE,
     SLICED_OVER,
@@ -25,7 +26,7 @@ from s3mount.writeback.body import (
     FileBody,
     ReadBase,
 )
-from s3mount.writeback.commit import BaseObject, Commit
+from s3mount.writeback.commit import Commit
 from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
 

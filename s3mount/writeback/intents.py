@@ -13,6 +13,7 @@ All methods but `wait`, `settled` and `run` are synchronous: what they decide is
 anything else runs.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -39,6 +40,15 @@ class State(Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Absent(Enum):
+    ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
+# What a key held: nothing, or an object with this ETag.
+Expected = Absent | str
 
 
 class Content(Protocol):
@@ -71,6 +81,14 @@ class Intent:
     condition: Condition = ALWAYS  # PUT
     size: int = 0  # bytes, for the status
     replaces: bool = False  # the target may hold an older object: dropping this is not enough
+    file: int | None = None  # PUT: the id of the FileRecord with its bytes
+    # What the target held when the intent was made; None: unknown, or whatever it is. Filled in by
+    # on_start where it is known only then, and journalled before the request goes out.
+    expects: Expected | None = None
+    acknowledged: bool = False  # a program was told that it is done: it must never be lost
+    copied_phase: bool = False  # COPY and RENAME_TREE: the copies are there, the deletes come next
+    recovered: bool = False  # replayed after a crash: every executor looks before it acts
+    created: float = field(default_factory=time.time)  # wall clock; a replayed one keeps its own
     # Fills in the latest attributes, ETag and condition, just before the intent starts.
     on_start: "Callable[[Intent], None] | None" = None
     on_done: "Callable[[Intent, PutResult | None], None] | None" = None

@@ -9,7 +9,7 @@ import trio
 from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store.base import Capabilities, ObjectStore
-from s3mount.writeback.commit import BaseObject
+from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.file_upload import FileUpload
 from s3mount.writeback.memory_limit import MemoryLimit
 from s3mount.writeback.spool import Spool
