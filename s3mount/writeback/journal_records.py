@@ -35,7 +35,9 @@ class SpoolRecord:
     dropped: Ranges  # left the spool: in parts of the unfinished upload only
     published: Ranges  # in an object that the unfinished upload was completed to early
     chunks: tuple[ChunkRecord, ...]
-    # The bytes of a tiny file, from offset 0 on, instead of chunks; `body_crcs` as in ChunkRecord.
+    chunk_size: int  # of `chunks`; a mount with another part size has another one
+    # The bytes of a tiny file's first chunk, instead of a chunk file; `body_crcs` as in
+    # ChunkRecord, over blocks that are full but for the last one.
     body: bytes | None = None
     body_crcs: bytes = b""
 
