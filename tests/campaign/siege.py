@@ -1,0 +1,290 @@
+"""One mount point, killed again and again under workloads, and checked after each new start."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from s3mount.control.client import NoMount, Refused, ask
+from tests.campaign.checking import bucket_tree, contents_in, uploads_in
+from tests.campaign.ledger import Tree, read_tree
+from tests.campaign.registry import Report
+from tests.campaign.workloads import Cut, Workload
+from tests.mounting import MOUNTED, Mount
+from tests.servers import Bucket
+
+START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
+DRAIN_SECONDS = 120.0
+DEATH_SECONDS = 5.0  # from a program's error to the end of the process
+JOIN_SECONDS = 60.0
+PROGRAM = """
+from tests.campaign.mount_and_die import prepare
+prepare()
+from s3mount.cli.main import main
+main()
+"""
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Dead(Exception):
+    """The mount's process was killed, as it should be."""
+
+
+class Failed(Exception):
+    """The campaign cannot go on; the text says why."""
+
+
+class Victim(Mount):
+    def start_again(self) -> None:
+        """Raises Dead if it was killed before it served."""
+        self.destroy()
+        name, begin = self.bucket.name, self.log.stat().st_size
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", PROGRAM, "mount", "-f", name, str(self.path)),
+                    *("--endpoint-url", self.url, *self.options),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd="/",
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while MOUNTED not in self.text(begin):
+            if self.process.poll() == -signal.SIGKILL:
+                raise Dead
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"not mounted:\n{self.text(begin)[-3000:]}")
+            time.sleep(0.01)
+
+
+@dataclass
+class Siege:
+    """The workloads of `kinds` on one mount, whose cache is `cache`."""
+
+    bucket: Bucket
+    directory: Path
+    kinds: Sequence[type[Workload]]
+    seed: int
+    options: Sequence[str | Path] = ()
+    cache: Path | None = None
+    report: Report = field(default_factory=Report)
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.cache = self.cache or self.directory / "cache"
+        self.mount = Victim(
+            self.bucket, self.directory, self.options, cache=self.cache, url=self.url
+        )
+        self.arm = self.directory / "arm"
+        self.hits = self.directory / "hits"
+        self.mount.environment |= {"S3MOUNT_ARM": str(self.arm), "S3MOUNT_HITS": str(self.hits)}
+        path = self.mount.environment.get("PYTHONPATH", "")
+        self.mount.environment["PYTHONPATH"] = f"{REPOSITORY}:{path}"
+        scratch = self.directory / "scratch"
+        self.workloads = [kind(self.mount.path, scratch, self.seed) for kind in self.kinds]
+        self.reached: Counter[str] = Counter()
+        self.died_at: Counter[str] = Counter()
+        self.prepared = False
+
+    # -- the mount's life
+
+    def start(self, order: str = "") -> None:
+        """Raises Dead if it died, as `order` told it to, before it answered."""
+        self._order(order)
+        self.mount.start_again()
+
+    def _order(self, order: str) -> None:
+        self.arm.with_suffix(".new").write_text(order)
+        self.arm.with_suffix(".new").rename(self.arm)
+
+    @property
+    def dead(self) -> bool:
+        return self.mount.process.poll() is not None
+
+    def _require_death(self, reason: BaseException) -> None:
+        """A program's error is right only if the mount is dead."""
+        deadline = time.monotonic() + DEATH_SECONDS
+        while not self.dead:
+            if time.monotonic() > deadline:
+                raise Failed(f"{reason!r} from a mount that lives") from reason
+            time.sleep(0.01)
+        status = self.mount.process.wait()
+        if status != -signal.SIGKILL:
+            raise Failed(f"the mount ended with {status}:\n{self.mount.text()[-3000:]}")
+
+    def count_death(self) -> None:
+        """Where it died, and what points it came by."""
+        self._order("")
+        place = "a random moment"
+        if self.hits.exists():
+            for line in self.hits.read_text().splitlines():
+                if line.startswith("died at "):
+                    place = line.removeprefix("died at ")
+                else:
+                    self.reached[line] += 1
+            self.hits.unlink()
+        self.died_at[place] += 1
+        self.report.count("kills")
+        for workload in self.workloads:
+            workload.ledger.note(f"killed at {place}")
+
+    # -- load
+
+    def load(self, order: str, seconds: float) -> None:
+        """Workloads run until the mount has died: at `order`, or after `seconds`."""
+        self._order(order)
+        errors: list[BaseException] = []
+        chosen = self.random.sample(
+            self.workloads, self.random.randrange(1, min(4, len(self.workloads)) + 1)
+        )
+        for workload in chosen:
+            workload.begin()
+        threads = [
+            threading.Thread(target=self._steps, args=(workload, errors)) for workload in chosen
+        ]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + seconds
+        while not self.dead and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if not self.dead and not errors:
+            self.mount.process.kill()
+        for error in list(errors):
+            self._require_death(error)
+        self.mount.process.wait(JOIN_SECONDS)
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
+            if thread.is_alive():
+                raise Failed("a program hangs on a mount that is dead")
+        self.count_death()
+        for workload in chosen:
+            workload.interrupted()
+        unexpected = [error for error in errors if not isinstance(error, OSError | Cut)]
+        if unexpected:
+            raise unexpected[0]
+
+    def _steps(self, workload: Workload, errors: list[BaseException]) -> None:
+        try:
+            while not self.dead:
+                workload.step()
+        except BaseException as error:
+            workload.ledger.note(f"cut off: {error!r}")
+            errors.append(error)
+
+    # -- checks
+
+    def check(self) -> None:
+        """On a new mount; raises Dead if that dies meanwhile."""
+        try:
+            if not self.prepared:
+                for workload in self.workloads:
+                    workload.prepare()
+                self.prepared = True
+            self.drain()
+            for workload in self.workloads:
+                self._check(workload)
+            self._check_uploads()
+            for workload in self.workloads:
+                workload.shrink()
+        except (OSError, Cut, NoMount, ConnectionError) as error:
+            self._require_death(error)
+            self.count_death()
+            raise Dead from None
+        self.report.count("checks")
+
+    def drain(self) -> None:
+        """Everything acknowledged is in the bucket when this returns."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while True:
+            try:
+                left = ask(self.mount.path, "flush", silence=DRAIN_SECONDS)
+            except Refused as error:
+                left = {"errors": [str(error)]}
+            if left.get("intents") == 0 and left.get("files") == 0:
+                break
+            if time.monotonic() > deadline:
+                raise Failed(f"not drained: {left}\n{ask(self.mount.path, 'status')}")
+            time.sleep(0.1)
+        status: dict[str, Any] = ask(self.mount.path, "status")
+        for failure in status.get("failures", ()):
+            self.lost(f"given up: {failure}")
+        if status["spool"]["chunks"]:
+            self.lost(f"chunks of nobody in the spool: {status['spool']}")
+
+    def _check(self, workload: Workload) -> None:
+        shown = read_tree(workload.root)
+        stored = bucket_tree(self.bucket, f"{workload.name}/")
+        own = workload.check_own()
+        if own:
+            # Opening a database may have rolled its journal back; the rest compares what is there.
+            self.lost(*own)
+        if workload.compare_content:
+            difference = _difference(shown, stored)
+            self.lost(*(f"{workload.name}/{path}: {text}" for path, text in difference.items()))
+            self.lost(*workload.ledger.settle(shown))
+            self.report.figures["files compared"] = len(shown) + int(
+                self.report.figures.get("files compared", 0)
+            )
+
+    def check_bucket_before_recovery(self) -> None:
+        """durability=close: the bytes of every file that was closed are in the bucket already."""
+        for workload in self.workloads:
+            if not workload.compare_content:
+                continue
+            there = contents_in(bucket_tree(self.bucket, f"{workload.name}/"))
+            # What is in progress may have replaced it already.
+            unsure = {path for group in workload.ledger.pending for path in group}
+            for path, entry in workload.ledger.tree.items():
+                if entry.kind == "file" and entry.digest not in there and path not in unsure:
+                    self.lost(f"{workload.name}/{path}: closed, and not in the bucket: {entry}")
+
+    def _check_uploads(self) -> None:
+        for upload in uploads_in(self.bucket):
+            self.lost(f"an upload is left: {upload}")
+
+    def lost(self, *losses: str) -> None:
+        for loss in losses:
+            self.report.losses.append(loss)
+            self.workloads[0].ledger.note(f"LOST {loss}")
+            print(f"  LOST: {loss}", flush=True)
+
+    # -- the end
+
+    def finish(self) -> None:
+        """Unmounts a mount that lives."""
+        self._order("")
+        self.mount.unmount()
+        for workload in self.workloads:
+            self.report.count("bytes written", workload.bytes)
+
+    def destroy(self) -> None:
+        self.mount.destroy()
+        for workload in self.workloads:
+            with suppress(OSError):
+                workload.interrupted()
+
+    def kill(self) -> None:
+        os.kill(self.mount.process.pid, signal.SIGKILL)
+
+
+def _difference(shown: Tree, stored: Tree) -> dict[str, str]:
+    """Between the mount and the bucket."""
+    return {
+        path: f"the mount shows {shown.get(path)}, the bucket has {stored.get(path)}"
+        for path in sorted({*shown, *stored})
+        if shown.get(path) != stored.get(path)
+    }
