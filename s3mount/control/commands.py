@@ -73,4 +73,17 @@ def commands(state: MountState) -> Mapping[str, Command]:
             raise CommandFailed("cancel needs a path below the mount point")
         return await state.filesystem.cancel(path)
 
-    return {"status": status, "flush": flush, "drain": drain, "watch": watch, "cancel": cancel}
+    async def retry(request: Mapping[str, Json]) -> Json:
+        path = request.get("path", "")
+        if not isinstance(path, str):
+            raise CommandFailed("retry takes a path below the mount point")
+        return await state.filesystem.retry(path)
+
+    return {
+        "status": status,
+        "flush": flush,
+        "drain": drain,
+        "watch": watch,
+        "cancel": cancel,
+        "retry": retry,
+    }

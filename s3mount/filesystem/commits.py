@@ -60,6 +60,7 @@ class FileCommits(Ledger):
         file.put = intent
         intent.on_start = lambda _: file.begin_put(intent)
         intent.on_done = lambda _, result: self._file_sent(file, intent, result)
+        intent.on_retry = lambda _, error: self._file_not_sent(file, error)
         intent.on_failed = lambda _, error: self._file_failed(file, error)
         intent.on_finished = lambda _: self._file_finished(file, intent)
         return self._add(inode, intent)
@@ -109,10 +110,14 @@ class FileCommits(Ledger):
             if clean:
                 self.attributes(inode, after=intent)
 
-    def _file_failed(self, file: OpenFile, error: Exception) -> None:
+    def _file_not_sent(self, file: OpenFile, error: Exception) -> None:
+        """Its bytes stay, and the PUT is tried again."""
         file.snapshot = None
-        file.error = error
         self._refused(error)
+
+    def _file_failed(self, file: OpenFile, error: Exception) -> None:
+        self._file_not_sent(file, error)
+        file.error = error
         conflict = isinstance(error, FilesystemError) and error.errno in (
             errno.ESTALE,
             errno.EEXIST,

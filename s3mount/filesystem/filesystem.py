@@ -274,6 +274,10 @@ class FileSystem:
         """Gives up what is pending for `path` (relative to the mount point); says what."""
         return self._leaving.cancel(path)
 
+    async def retry(self, path: str) -> str:
+        """Tries at once what is pending for `path`, all for an empty one; says what."""
+        return self._leaving.retry(path)
+
     def status(self) -> dict[str, Any]:
         """JSON-able: queue, transfers, errors, request counts, caches."""
         return describe(self.state, self.pending())

@@ -12,6 +12,7 @@ from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
 from s3mount.store.base import StoreError
+from s3mount.writeback.intents import Intent
 
 # How often a waiting drain reports its progress, in seconds.
 REPORT_EVERY = 0.5
@@ -54,26 +55,31 @@ class Leaving:
         ]
 
     def _push(self) -> None:
-        """Everything that can be sent is on its way, without any more delay."""
+        """All that can be sent is on its way, without any more delay; what failed has its pause."""
         for file in self._complete():
             if file.put is None and file.error is None:
                 self.mutations.put(file)
-        for intent in self.state.queue.unfinished():
-            self.state.queue.hurry(intent)
+        self.state.queue.hurry_new()
 
     async def drain(
         self, timeout: float | None, progress: Callable[[Pending], None] | None
     ) -> Pending:
+        """Ends early when all that is left was refused: waiting does not help against that."""
+        mark = self.state.queue.refusals
+        for intent in self.state.queue.unfinished():
+            self.state.queue.hurry(intent)
         with trio.move_on_after(float("inf") if timeout is None else timeout):
             while True:
                 self._push()
                 left = self.state.queue.unfinished()
-                if not left:
+                open_ended = [intent for intent in left if not intent.was_refused(mark)]
+                if not open_ended:
                     break
                 if progress is not None:
                     progress(self.pending())
+                changed = open_ended[-1].changed
                 with trio.move_on_after(REPORT_EVERY):
-                    await left[-1].finished.wait()
+                    await changed.wait()
         return self.pending()
 
     async def flush_all(self) -> None:
@@ -88,32 +94,63 @@ class Leaving:
         if failed:
             raise failed[0]
 
+    def retry(self, path: str) -> str:
+        """What is pending for `path` (everything, if that is empty) is tried without a pause."""
+        if not path.strip("/"):
+            intents = self.state.queue.unfinished()
+        else:
+            file = self._file(path)
+            if file is not None and file.dirty and file.put is None and not file.handles:
+                file.error = None
+                self.mutations.put(file)
+            intents = self._intents_at(path)
+        if not intents:
+            raise _nothing_pending(path)
+        for intent in intents:
+            self.state.queue.hurry(intent)
+        return "tried now: " + ", ".join(intent.describe() for intent in intents)
+
     def cancel(self, path: str) -> str:
         """What this mount holds for `path` and the bucket does not have is given up."""
-        inode = self._find(path)
-        given_up: list[str] = []
-        file = self.state.open_files.get(inode)
-        intents = {*(self.mutations.of_file(file) if file is not None else [])}
-        last = self.mutations.last(inode)
-        if last is not None:
-            intents.add(last)
+        intents = self._intents_at(path)
+        given_up = [intent.describe() for intent in intents]
         for intent in intents:
-            given_up.append(intent.describe())
             self.state.queue.give_up(intent)
+        file = self._file(path)
         if file is not None and file.dirty and not intents:
             given_up.append(f"{file.size} unsent bytes of {path!r}")
             file.sent = file.changes
             if not file.handles:
                 self.mutations.close(file)
         if not given_up:
-            raise FilesystemError(errno.ENOENT, f"nothing is pending for {path!r}")
+            raise _nothing_pending(path)
         return "given up: " + ", ".join(given_up)
 
-    def _find(self, path: str) -> Inode:
+    def _intents_at(self, path: str) -> list[Intent]:
+        """Unfinished ones of what stands at `path`, and of what stood there before, in order."""
+        inode = self._find(path)
+        file = self._file(path)
+        found = {*(self.mutations.of_file(file) if file is not None else [])}
+        last = None if inode is None else self.mutations.last(inode)
+        if last is not None:
+            found.add(last)
+        key = self.state.config.prefix + path.strip("/")
+        found |= self.state.queue.holders(key) | self.state.queue.holders(key + "/")
+        return sorted(found, key=lambda intent: intent.sequence)
+
+    def _file(self, path: str) -> OpenFile | None:
+        inode = self._find(path)
+        return None if inode is None else self.state.open_files.get(inode)
+
+    def _find(self, path: str) -> Inode | None:
         inode = self.state.namespace.root
         for name in filter(None, path.split("/")):
             found = self.state.namespace.peek(inode, name)
             if not isinstance(found, Inode):
-                raise FilesystemError(errno.ENOENT, f"nothing is pending for {path!r}")
+                return None
             inode = found
         return inode
+
+
+def _nothing_pending(path: str) -> FilesystemError:
+    return FilesystemError(errno.ENOENT, f"nothing is pending for {path!r}")

@@ -1,13 +1,15 @@
 """The unfinished intents of each inode, and the names they pin."""
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode, Pin
-from s3mount.store.base import AccessDenied
-from s3mount.writeback.intents import Intent
+from s3mount.store.base import AccessDenied, StoreError
+from s3mount.writeback.intents import Intent, Kind
 from s3mount.writeback.intents import State as IntentState
 
 log = logging.getLogger(__name__)
@@ -49,10 +51,33 @@ class Ledger:
         )
 
     async def settle(self, *intents: Intent | None) -> None:
-        """For --sync, and while the bucket refuses changes: waits for the outcome of this one."""
-        if self.state.cautious:
-            await self.wait(intent for intent in intents if intent is not None)
-            self.state.cautious = self.state.config.writeback.sync
+        """For --sync, and while the bucket refuses changes: waits for the outcome of these.
+
+        What is refused then is undone, for its caller knows. Else they count as done from now on,
+        and are retried until they are.
+        """
+        wanted = [intent for intent in intents if intent is not None]
+        if not self.state.cautious:
+            for intent in wanted:
+                intent.acknowledged = True
+            return
+        try:
+            await self.wait(wanted)
+        except (StoreError, FilesystemError) as error:
+            if not (isinstance(error, FilesystemError) and error.errno == errno.ETIMEDOUT):
+                self._undo(wanted, error)
+            raise
+        self.state.cautious = self.state.config.writeback.sync
+
+    def _undo(self, intents: Iterable[Intent], error: Exception) -> None:
+        for intent in intents:
+            # A file's bytes are kept all the same, and sent as soon as that is possible.
+            if (
+                intent.state is IntentState.WAITING
+                and intent.kind is not Kind.PUT
+                and not intent.acknowledged
+            ):
+                self.state.queue.withdraw(intent, error)
 
     # -- results -------------------------------------------------------------------------------
 
@@ -112,6 +137,8 @@ class Ledger:
                 before(done)
 
         intent.on_finished = finished
+        if intent.on_retry is None:
+            intent.on_retry = lambda _, error: self._refused(error)
         if inode is not None:
             self._last[inode] = intent
             self._unfinished[inode] += 1

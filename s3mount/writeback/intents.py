@@ -95,6 +95,8 @@ class Intent:
     on_failed: "Callable[[Intent, Exception], None] | None" = None
     # COPY and RENAME_TREE: the copies are there, the deletes come next. (A tree has no result.)
     on_copied: "Callable[[Intent, PutResult | None], None] | None" = None
+    # An attempt failed; another one follows.
+    on_retry: "Callable[[Intent, Exception], None] | None" = None
     # Called last, however the intent ended; also when it was cancelled.
     on_finished: "Callable[[Intent], None] | None" = None
     # The queue's own.
@@ -107,9 +109,24 @@ class Intent:
     attempts: int = 0
     error: Exception | None = None  # the last one
     hurried: bool = False
+    unwanted: bool = False  # given up while it ran in a batch with others
+    # The last attempt of this one, or of one that it waits for, was refused, and nothing is tried
+    # before a pause; and the how manieth refusal of the queue that was.
+    refusal: Exception | None = None
+    refused: int = 0
     scope: trio.CancelScope | None = None  # while RUNNING
     copied: "dict[str, MovedObject]" = field(default_factory=dict)  # RENAME_TREE: by new key
     finished: trio.Event = field(default_factory=trio.Event)
+    changed: trio.Event = field(default_factory=trio.Event)  # set, and a new one: see tell()
+
+    def tell(self) -> None:
+        """Who waits for it looks again: it is finished or was refused."""
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def was_refused(self, since: int) -> bool:
+        """Whether it waits for another attempt after a refusal later than that of this number."""
+        return self.refusal is not None and self.refused > since
 
     def held_keys(self) -> set[str]:
         """The keys held; a directory rename holds the two prefixes themselves as well."""

@@ -1,11 +1,10 @@
 """The queue that carries intents out: order, coalescing delay, retries, batched deletes."""
 
-import errno
 import heapq
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 import trio
 
@@ -20,6 +19,14 @@ from s3mount.writeback.intents import (
     State,
 )
 from s3mount.writeback.journal import Journal
+from s3mount.writeback.outcomes import (
+    cancelled,
+    is_final,
+    is_transient,
+    pause_after,
+    refuse,
+    wait_for,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +34,6 @@ log = logging.getLogger(__name__)
 CONCURRENT_INTENTS = 64
 # DeleteObjects takes 1000 keys at most.
 DELETE_BATCH = 1000
-# Waits between the queue's own retries, on top of the store's: an outage may last for hours.
-FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 
 
 class IntentQueue:
@@ -40,11 +45,16 @@ class IntentQueue:
         delete_batch: BatchDelete,
         journal: Journal,
         *,
+        ordered: bool = False,
         shuffle: random.Random | None = None,
     ) -> None:
+        """`ordered`: each intent waits for the one added before it, whatever their keys."""
         self._execute = execute
         self._delete_batch = delete_batch
         self._journal = journal
+        self._ordered = ordered
+        self._newest: Intent | None = None
+        self.refusals = 0  # attempts so far that were refused; see Intent.was_refused
         self._shuffle = shuffle  # tests: any order that the DAG allows
         self._index = IntentIndex()
         self._sequence = itertools.count(1)
@@ -62,7 +72,12 @@ class IntentQueue:
         intent.sequence = next(self._sequence)
         intent.created_at = trio.current_time()
         intent.not_before = intent.created_at + delay
-        self._link(intent, self._index.conflicts(intent))
+        conflicts = self._index.conflicts(intent)
+        if self._ordered:
+            if self._newest is not None and not self._newest.finished.is_set():
+                conflicts.add(self._newest)
+            self._newest = intent
+        self._link(intent, conflicts)
         self._journal.record(intent)
         self._schedule(intent)
         log.debug("#%d %s: added", intent.sequence, intent.describe())
@@ -80,6 +95,8 @@ class IntentQueue:
         self._index.remove(intent)
         intent.key = key
         conflicts = self._index.conflicts(intent)
+        if self._ordered:
+            conflicts |= intent.waits_for
         if any(other.sequence > intent.sequence for other in conflicts):
             intent.key = old_key
             self._index.add(intent)
@@ -118,14 +135,21 @@ class IntentQueue:
         return True
 
     def give_up(self, intent: Intent) -> None:
-        """Ends the intent with ECANCELED, wherever it stands; what it was to do is not done."""
-        if intent.state is State.RUNNING and intent.scope is not None:
+        """Ends the intent with ECANCELED, wherever it stands; what it was to do is not done.
+
+        A delete on its way in a batch may still be carried out.
+        """
+        if intent.state is State.WAITING:
+            self.withdraw(intent, cancelled(intent))
+        elif intent.state is State.RUNNING and intent.scope is not None:
             intent.scope.cancel()
-        elif intent.state is State.WAITING:
-            intent.error = _cancelled(intent)
-            if intent.on_failed is not None:
-                intent.on_failed(intent, intent.error)
-            self._finish(intent, State.FAILED)
+        elif intent.state is State.RUNNING:
+            intent.unwanted = True
+
+    def withdraw(self, intent: Intent, error: Exception) -> None:
+        """A WAITING intent is given up for good, and the bucket shown as it is (on_failed)."""
+        intent.error = error
+        self._fail(intent)
 
     def hurry(self, intent: Intent) -> None:
         """No more coalescing for this one and all that it waits for."""
@@ -138,10 +162,21 @@ class IntentQueue:
                 self._schedule(current)
                 pending.extend(current.waits_for)
 
-    def hurry_all(self) -> None:
+    def hurry_new(self, kinds: Container[Kind] = frozenset(Kind)) -> bool:
+        """No more coalescing of what was never tried; True if that was any, or some is running.
+
+        What failed keeps its pause.
+        """
+        found = False
         for intent in list(self._index.all.values()):
-            if not intent.deferred:
+            if intent.kind not in kinds or intent.deferred:
+                continue
+            if intent.state is State.RUNNING:
+                found = True
+            elif not intent.attempts:
+                found = found or not intent.hurried
                 self.hurry(intent)
+        return found
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -174,26 +209,22 @@ class IntentQueue:
     async def wait(
         self, intents: Iterable[Intent], *, timeout: float, progress: Callable[[], float]
     ) -> None:
-        """Until all are finished. Raises the first final error.
+        """Hurries them, also what failed before, and waits until all are finished.
 
-        `progress` tells the trio time of the last byte acknowledged: without any for `timeout`
-        seconds the wait ends with ETIMEDOUT; the intents stay and are retried.
+        Raises the first final error, and at once that of an attempt that was refused: then the
+        intent stays and is retried. `progress` tells the trio time of the last byte acknowledged:
+        without any for `timeout` seconds the wait ends with ETIMEDOUT.
         """
         awaited = [intent for intent in intents if not intent.deferred]
+        since = self.refusals
         for intent in awaited:
             self.hurry(intent)
-        started = trio.current_time()
-        for intent in awaited:
-            while not intent.finished.is_set():
-                last = max(progress(), self.progress_at, started)
-                with trio.move_on_at(last + timeout):
-                    await intent.finished.wait()
-                last = max(progress(), self.progress_at, started)
-                if not intent.finished.is_set() and trio.current_time() >= last + timeout:
-                    raise _timeout(intent, timeout)
-        for intent in awaited:
-            if intent.state is State.FAILED and intent.error is not None:
-                raise intent.error
+        await wait_for(
+            awaited,
+            since=since,
+            timeout=timeout,
+            progress=lambda: max(progress(), self.progress_at),
+        )
 
     # -- running -------------------------------------------------------------------------------
 
@@ -212,7 +243,9 @@ class IntentQueue:
         ready: list[Intent] = []
         while self._due and self._due[0][0] <= now:
             _, _, intent = heapq.heappop(self._due)
-            if intent.state is State.WAITING and not intent.waits_for:
+            if intent.state is not State.WAITING or intent.waits_for:
+                continue
+            if intent.not_before <= now:  # else an entry of before it was put off
                 ready.append(intent)
         if self._shuffle is not None:
             self._shuffle.shuffle(ready)
@@ -255,6 +288,7 @@ class IntentQueue:
 
     def _begin(self, intent: Intent) -> None:
         intent.state = State.RUNNING
+        intent.refusal = None
         self._running += 1
         log.debug("#%d %s: starts", intent.sequence, intent.describe())
 
@@ -266,7 +300,7 @@ class IntentQueue:
             with trio.CancelScope() as intent.scope:
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
-                raise _cancelled(intent)  # noqa: TRY301
+                raise cancelled(intent)  # noqa: TRY301
         except (StoreError, FilesystemError, OSError) as error:
             self._failed(intent, error)
         except Exception as error:
@@ -300,22 +334,37 @@ class IntentQueue:
 
     def _failed(self, intent: Intent, error: Exception) -> None:
         self._running -= 1
-        intent.error = error
         intent.attempts += 1
-        if isinstance(error, StoreError) and error.transient:
-            pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(intent.attempts - 1, 10))
-            log.warning("%s: %s; again in %.0f s", intent.describe(), error, pause)
-            intent.state = State.WAITING
-            intent.hurried = False
-            intent.not_before = trio.current_time() + pause
-            self._schedule(intent)
-            self._wake.set()
-            return
-        log.error("%s: given up: %s", intent.describe(), error)
-        self.failures.append(f"{intent.describe()}: {error}")
+        intent.error = cancelled(intent) if intent.unwanted else error
+        if is_final(intent, intent.error):
+            self._fail(intent)
+        else:
+            self._try_again(intent, error)
+
+    def _try_again(self, intent: Intent, error: Exception) -> None:
+        pause = pause_after(intent, error)
+        level = logging.WARNING if is_transient(error) else logging.ERROR
+        log.log(level, "%s: %s; again in %.0f s", intent.describe(), error, pause)
+        intent.state = State.WAITING
+        intent.hurried = False
+        intent.scope = None
+        intent.not_before = trio.current_time() + pause
+        self._schedule(intent)
+        if intent.on_retry is not None:
+            intent.on_retry(intent, error)
+        if not is_transient(error):
+            self.refusals += 1
+            refuse(intent, error, self.refusals)
+        self._wake.set()
+
+    def _fail(self, intent: Intent) -> None:
+        """For good: reported, and what was acknowledged is undone here as far as it can be."""
+        assert intent.error is not None
+        log.error("%s: given up: %s", intent.describe(), intent.error)
+        self.failures.append(f"{intent.describe()}: {intent.error}")
         del self.failures[:-100]
         if intent.on_failed is not None:
-            intent.on_failed(intent, error)
+            intent.on_failed(intent, intent.error)
         self._finish(intent, State.FAILED)
 
     def _finish(self, intent: Intent, state: State) -> None:
@@ -335,6 +384,7 @@ class IntentQueue:
         if intent.on_finished is not None:
             intent.on_finished(intent)
         intent.finished.set()
+        intent.tell()
         self._wake.set()
 
     # -- the graph -----------------------------------------------------------------------------
@@ -351,14 +401,3 @@ class IntentQueue:
         if intent.not_before != float("inf"):
             heapq.heappush(self._due, (intent.not_before, intent.sequence, intent))
             self._wake.set()
-
-
-def _timeout(intent: Intent, seconds: float) -> FilesystemError:
-    return FilesystemError(
-        errno.ETIMEDOUT,
-        f"{intent.describe()}: no progress for {seconds:.0f} s, still retried ({intent.error})",
-    )
-
-
-def _cancelled(intent: Intent) -> FilesystemError:
-    return FilesystemError(errno.ECANCELED, f"{intent.describe()}: cancelled on request")
