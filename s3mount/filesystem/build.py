@@ -79,7 +79,13 @@ async def open_filesystem(
                 await file.rescue()
 
     executors = Executors(store, state.copier, before_replacing, state)
-    state.queue = IntentQueue(executors.execute, executors.delete_batch, journal, shuffle=shuffle)
+    state.queue = IntentQueue(
+        executors.execute,
+        executors.delete_batch,
+        journal,
+        ordered=config.writeback.ordered,
+        shuffle=shuffle,
+    )
     state.publish = mutations.commit
 
     def publish_early(upload: FileUpload) -> None:

@@ -103,7 +103,9 @@ class Leaving:
             if file is not None and file.dirty and file.put is None and not file.handles:
                 file.error = None
                 self.mutations.put(file)
-            intents = self._intents_at(path)
+            key = self.state.config.prefix + path.strip("/")
+            below = self.state.queue.unfinished(key + "/")
+            intents = list(dict.fromkeys([*self._intents_at(path), *below]))
         if not intents:
             raise _nothing_pending(path)
         for intent in intents:
