@@ -40,6 +40,10 @@ class Journal(Protocol):
         """All recorded within is one commit; nothing of it if the block raises. No awaits in it."""
         ...
 
+    def new_id(self) -> int:
+        """For a file, an upload or an intent: never given before, nor in what was loaded."""
+        ...
+
     def record(self, intent: "Intent") -> None:
         """A new intent; when this returns it may be acknowledged."""
         ...
@@ -48,7 +52,7 @@ class Journal(Protocol):
         """Its data changed: coalesced, retargeted, `expects` became known, copies done."""
         ...
 
-    def forget(self, intent: "Intent") -> None:
+    def forget(self, intent: "Intent | IntentRecord") -> None:
         """Carried out, cancelled, or failed for good and reported. No error if not there."""
         ...
 
@@ -104,10 +108,12 @@ class MemoryJournal:
         self._files: dict[int, FileRecord] = {}
         self._uploads: dict[int, UploadRecord] = {}
         self._open: list[Callable[[], Any]] | None = None  # the transaction's calls
+        self._last_id = 0
         if contents is not None:
             self._intents = {record.sequence: record for record in contents.intents}
             self._files = dict(contents.files)
             self._uploads = _copied(contents.uploads)
+            self._last_id = contents.last_id
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -128,6 +134,10 @@ class MemoryJournal:
         else:
             self._open.append(call)
 
+    def new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
     def record(self, intent: "Intent") -> None:
         record = IntentRecord.of(intent)
         self._do(partial(self._intents.__setitem__, record.sequence, record))
@@ -141,7 +151,7 @@ class MemoryJournal:
 
         self._do(change)
 
-    def forget(self, intent: "Intent") -> None:
+    def forget(self, intent: "Intent | IntentRecord") -> None:
         self._do(partial(self._intents.pop, intent.sequence, None))
 
     def write_file(self, record: FileRecord) -> None:

@@ -139,5 +139,11 @@ class JournalContents:
     files: Mapping[int, FileRecord] = field(default_factory=dict)
     uploads: Mapping[int, UploadRecord] = field(default_factory=dict)
 
+    @property
+    def last_id(self) -> int:
+        """The largest number that stands for anything in here."""
+        sequences = (record.sequence for record in self.intents)
+        return max(0, *sequences, *self.files, *self.uploads)
+
     def __bool__(self) -> bool:
         return bool(self.intents or self.files or self.uploads)

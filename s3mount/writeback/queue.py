@@ -1,7 +1,6 @@
 """The queue that carries intents out: order, coalescing delay, retries, batched deletes."""
 
 import heapq
-import itertools
 import logging
 import random
 from collections.abc import Callable, Container, Iterable
@@ -57,7 +56,6 @@ class IntentQueue:
         self.refusals = 0  # attempts so far that were refused; see Intent.was_refused
         self._shuffle = shuffle  # tests: any order that the DAG allows
         self._index = IntentIndex()
-        self._sequence = itertools.count(1)
         self._due: list[tuple[float, float, Intent]] = []
         self._wake = trio.Event()
         self._running = 0
@@ -69,7 +67,7 @@ class IntentQueue:
 
     def add(self, intent: Intent, *, delay: float = 0.0) -> Intent:
         """Records the intent; it starts after `delay` seconds and all that it waits for."""
-        intent.sequence = next(self._sequence)
+        intent.sequence = self._journal.new_id()
         intent.created_at = trio.current_time()
         intent.not_before = intent.created_at + delay
         conflicts = self._index.conflicts(intent)
