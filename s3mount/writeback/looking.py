@@ -1,9 +1,21 @@
 """Requests that look before or after a conditional one, where the service cannot be relied on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from s3mount.store.base import Condition, NotFound, ObjectStore, PreconditionFailed, PutResult
+from s3mount.core.metadata import own_names
+from s3mount.store.base import (
+    Condition,
+    NotFound,
+    ObjectInfo,
+    ObjectStore,
+    PreconditionFailed,
+    PutResult,
+    WriteHeaders,
+)
+
+# Metadata that no two writes have in common; a foreign object has an mtime of whole seconds alone.
+_TELLING = {"mode", "uid", "gid", "mtime", "ctime"}
 
 
 async def look_first(
@@ -32,6 +44,44 @@ async def look_first(
         raise PreconditionFailed(
             f"is another version now ({found.etag})", operation="HeadObject", key=key
         )
+
+
+async def find_ours(
+    store: ObjectStore, key: str, size: int, headers: WriteHeaders, etags: Collection[str] = ()
+) -> PutResult | None:
+    """What is at `key`, if an earlier request of ours wrote it whose answer is not known; else
+    None: nothing is there, or somebody else's object. Costs a HEAD; raises StoreErrors.
+
+    See `is_ours` for what the arguments mean.
+    """
+    try:
+        found = await store.head(key)
+    except NotFound:
+        return None
+    if not is_ours(found, size, headers, etags):
+        return None
+    return PutResult(found.etag, found.version_id, found.answered_at)
+
+
+def is_ours(
+    found: ObjectInfo, size: int, headers: WriteHeaders, etags: Collection[str] = ()
+) -> bool:
+    """Whether `found` is what a request with these headers and `size` bytes would have made.
+
+    `etags`: what its ETag would be where ETags are MD5s: that of the body, that of the parts'
+    MD5s, that of a copy's source; none where it is not known. An ETag alone proves nothing: the
+    empty lock files of two hosts have the same one. So all of our own metadata must be there as
+    well: of what this mount writes, mtime and ctime have nanoseconds and are given once. They
+    suffice where ETags are no MD5s (encryption), or a copy's parts were cut otherwise. Where
+    `headers` carry no attributes of ours the ETag must be one of `etags`.
+    """
+    if found.size != size:
+        return False
+    there = {name.lower(): value for name, value in found.metadata.items()}
+    sent = own_names(headers.metadata)
+    if any(there.get(name) != value for name, value in sent.items()):
+        return False
+    return found.etag in etags or sent.keys() >= _TELLING
 
 
 async def completed_before(store: ObjectStore, key: str, etags: Sequence[str]) -> PutResult | None:
