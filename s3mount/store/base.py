@@ -270,6 +270,8 @@ class Capabilities:
     checks_md5: bool = False  # a wrong Content-MD5 is refused
     versioned: bool = False  # PUT answers carry a version id
     complete_subset: bool = False  # Complete may leave out parts that were uploaded
+    md5_etags: bool = False  # the ETags of PUT and UploadPart are MD5s of their bodies
+    multipart_etags: bool = False  # that of Complete is made of the parts' ETags, as S3's is
 
 
 class ObjectStore(Protocol):
@@ -380,9 +382,10 @@ class ObjectStore(Protocol):
         *,
         condition: Condition = ALWAYS,
     ) -> PutResult:
-        """Parts in ascending order. Believed only when a HEAD-able object with the expected size
-        results: a 200 with an error inside, and a lost answer (NoSuchUpload at the second try),
-        are looked into."""
+        """Parts in ascending order. Believed only when the answer's ETag or checksum is that of
+        these parts, or a HEAD finds the object with that ETag and the size of all parts: a 200
+        with an error inside, and a lost answer (NoSuchUpload at the second try), are looked
+        into."""
         ...
 
     async def abort_upload(self, key: str, upload_id: str) -> None:

@@ -32,7 +32,6 @@ for _name in ("boto3", "botocore", "urllib3"):
 
 DEFAULT_REGION = "us-east-1"
 RELOAD_INTERVAL = 10.0  # seconds between two readings of credentials that were refused
-RARE_READ_TIMEOUT = 60.0  # Complete of 10,000 parts answers late
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,6 @@ class Connection:
         self._client: S3Client | None = None
         self._endpoint: Endpoint | None = None
         self._reloaded_at = -RELOAD_INTERVAL
-
-    def client(self) -> S3Client:
-        """For the rare calls. Never retries: retry.py does."""
-        with self._lock:
-            return self._client_locked()
 
     def endpoint(self) -> Endpoint:
         with self._lock:
@@ -178,17 +172,15 @@ class Connection:
 
     def _new_client(self) -> S3Client:
         config = self.config
-        # AuthorizationHeaderMalformed, redirects and retries: wire.py and retry.py see to them
-        # for hot calls; for rare ones botocore follows redirects between AWS's regions itself.
+        # It sends nothing (_resolve); redirects and retries are seen to by wire.py and retry.py.
         settings = Config(
             signature_version=botocore.UNSIGNED if config.anonymous else "s3v4",
             s3={"addressing_style": config.addressing_style, "payload_signing_enabled": False},
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=config.connect_timeout,
-            read_timeout=max(RARE_READ_TIMEOUT, config.read_timeout),
+            read_timeout=config.read_timeout,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            max_pool_connections=config.mutation_concurrency + config.metadata_concurrency,
             parameter_validation=False,
         )
         verify: bool | str | None = config.ca_bundle if config.verify_tls else False

@@ -4,7 +4,8 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from s3mount.store.base import Body, SlicedBody
 
 log = logging.getLogger(__name__)
 
-# Where nothing is known of the service, an MD5 of so little costs less than the request.
+# Bodies up to here are not worth waiting for the probing: their MD5 costs less than the request.
 SMALL_BODY = 1024 * 1024
 _PLAIN_MD5 = re.compile("[0-9a-f]{32}")
 
@@ -53,45 +54,46 @@ def crc32c(body: Body) -> str:
     return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
-def digest_for(body: Body, size: int, *, checks_crc32c: bool, checks_md5: bool) -> Digest:
-    """The cheapest digest that the service checks; CRC32C is 70 times cheaper than MD5."""
-    if checks_crc32c:
-        return Digest(crc32c=crc32c(body))
-    if checks_md5 or size <= SMALL_BODY:
-        return Digest(md5=md5(body))
-    return Digest()
+def digest_for(body: Body, *, checks_crc32c: bool) -> Digest:
+    """CRC32C where the service checks it, for it is 70 times cheaper; else the MD5, which the
+    service checks (Content-MD5) or at least answers (its ETag)."""
+    return Digest(crc32c=crc32c(body)) if checks_crc32c else Digest(md5=md5(body))
 
 
 class Md5Etags:
     """Compares answered ETags with our MD5, where they are one (ruling 13).
 
-    Some services answer 32 hex digits that are none. A mismatch is first taken for damage, so
-    that the body is sent again; a second one in a row means that this operation's ETags tell
-    nothing, for the rest of the process. Called from many threads; a lost count is harmless.
+    Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`), or one
+    matched before, a mismatch is damage, always. Else the first is taken for damage, so that the
+    body is sent again, and a second one in a row means that this operation's ETags tell nothing,
+    for the rest of the process. Called from many threads; a lost count is harmless.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
         self._encrypted = encrypted
         self._mismatches: dict[str, int] = {}
+        self._matched: set[str] = set()
 
-    def check(self, operation: str, etag: str, digest: Digest, encryption: str) -> str:
+    def check(
+        self, operation: str, etag: str, digest: Digest, encryption: str, *, proven: bool = False
+    ) -> str:
         """What is wrong with `etag`; '' if nothing is known to be. `encryption`: the answer's
         x-amz-server-side-encryption, or ''."""
         if digest.md5 is None or self._encrypted or not is_md5(etag):
             return ""
         if encryption not in {"", "AES256"}:
             return ""
-        before = self._mismatches.get(operation, 0)
         if etag == digest.md5:
+            self._matched.add(operation)
+            return ""
+        before = self._mismatches.get(operation, 0)
+        if not proven and operation not in self._matched:
+            if before >= 2:
+                return ""
+            self._mismatches[operation] = before + 1
             if before == 1:
-                self._mismatches[operation] = 0
-            return ""
-        if before >= 2:
-            return ""
-        self._mismatches[operation] = before + 1
-        if before == 1:
-            log.warning("the ETags of %s are no MD5s here: not compared any more", operation)
-            return ""
+                log.warning("the ETags of %s are no MD5s here: not compared any more", operation)
+                return ""
         return f"stored with ETag {etag}, sent with MD5 {digest.md5}"
 
 
@@ -106,3 +108,37 @@ def multipart_etag(part_etags: list[str]) -> str | None:
         return None
     joined = b"".join(bytes.fromhex(etag) for etag in part_etags)
     return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(part_etags)}"
+
+
+def composite_crc32c(crcs: list[str | None]) -> str | None:
+    """S3's checksum of a multipart object whose parts have these CRC32Cs (base64); None if one is
+    unknown."""
+    known = [crc for crc in crcs if crc is not None]
+    if not known or len(known) < len(crcs):
+        return None
+    return f"{crc32c(b''.join(map(base64.b64decode, known)))}-{len(known)}"
+
+
+def wrong_checksum(headers: Mapping[str, str], body: bytes) -> str:
+    """What is wrong with the body of a whole object by the checksums stored with it, which the
+    answer's headers (names in lower case) hold; '' where nothing is, or none is stored.
+
+    That of a multipart object ('...-N') speaks of its parts and tells nothing here.
+    """
+    for name, compute in _CHECKSUMS.items():
+        stored = headers.get(f"x-amz-checksum-{name}", "")
+        if not stored or "-" in stored or headers.get("x-amz-checksum-type") == "COMPOSITE":
+            continue
+        found = base64.b64encode(compute(body)).decode()
+        if found != stored:
+            return f"{name} is {found}, stored with {stored}"
+    return ""
+
+
+_CHECKSUMS: Mapping[str, Callable[[bytes], bytes]] = {
+    "crc32c": lambda body: checksums.crc32c(body).to_bytes(4, "big"),
+    "crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
+    "crc64nvme": lambda body: checksums.crc64nvme(body).to_bytes(8, "big"),
+    "sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
+    "sha256": lambda body: hashlib.sha256(body).digest(),
+}

@@ -1,4 +1,4 @@
-"""Listings and DeleteObjects: XML built and read. No I/O.
+"""Listings, DeleteObjects and Complete: XML built and read. No I/O.
 
 Listings are asked for with encoding-type=url, because keys may hold what XML 1.0 cannot. A
 service that ignores it may answer such keys raw: those entries are left out and logged.
@@ -166,6 +166,25 @@ def _truncated(texts: dict[str, str]) -> bool:
     return texts.get("IsTruncated", "").strip().lower() == "true"
 
 
+def complete_body(parts: Sequence[Part]) -> bytes:
+    """The body of CompleteMultipartUpload."""
+    return b"".join(_complete_pieces(parts))
+
+
+def _complete_pieces(parts: Sequence[Part]) -> Iterator[bytes]:
+    yield b'<?xml version="1.0" encoding="UTF-8"?>'
+    yield b'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+    for part in parts:
+        checksum = ""
+        if part.checksum is not None:
+            checksum = f"<ChecksumCRC32C>{escape(part.checksum)}</ChecksumCRC32C>"
+        etag = escape(f'"{part.etag}"', {'"': "&quot;"})
+        yield (
+            f"<Part><PartNumber>{part.number}</PartNumber><ETag>{etag}</ETag>{checksum}</Part>"
+        ).encode()
+    yield b"</CompleteMultipartUpload>"
+
+
 def delete_body(keys: Sequence[str]) -> bytes:
     """The body of DeleteObjects for keys that xml_can_carry; only failures are to be answered."""
     return b"".join(_delete_pieces(keys))
@@ -195,6 +214,8 @@ def parse_delete(body: bytes) -> list[DeleteFailure]:
         raise error_for(
             "DeleteObjects", "", None, fields.get("Code", ""), fields.get("Message", ""), ""
         )
+    if local_name(root).replace("Response", "Result") != "DeleteResult":
+        raise CorruptAnswer(f"a <{local_name(root)}> as the answer", operation="DeleteObjects")
     failures = []
     for child in root:
         if local_name(child) != "Error":

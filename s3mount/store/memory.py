@@ -36,10 +36,17 @@ ALL_CAPABILITIES = Capabilities(
     checks_crc32c=True,
     checks_md5=True,
     complete_subset=True,
+    md5_etags=True,
+    multipart_etags=True,
 )
 # Ceph 16.2 as servers.md describes it.
 CEPH_CAPABILITIES = Capabilities(
-    put_if_absent=True, put_if_match=True, part_copy=True, checks_md5=True
+    put_if_absent=True,
+    put_if_match=True,
+    part_copy=True,
+    checks_md5=True,
+    md5_etags=True,
+    multipart_etags=True,
 )
 NO_CAPABILITIES = Capabilities()
 

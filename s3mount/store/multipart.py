@@ -1,17 +1,35 @@
-"""Multipart uploads: parts and listings by the wire, Complete and abort by boto3."""
+"""Multipart uploads: create, parts, Complete, abort, and the listings of them."""
 
 import functools
 from collections.abc import Mapping, Sequence
 
 from s3mount.store import base, integrity, results
+from s3mount.store.answers import object_info
 from s3mount.store.base import Body, Condition, WriteHeaders
 from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe
 from s3mount.store.headers import RequestHeaders
-from s3mount.store.listing import parse_parts, parse_uploads
-from s3mount.store.rare import RareRequests
-from s3mount.store.sender import SERVER_SIDE_PATIENCE, Sender
+from s3mount.store.listing import complete_body, parse_parts, parse_uploads
+from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Answer, Request, body_size
+
+
+def complete_request(
+    key: str, upload_id: str, parts: Sequence[base.Part], headers: Mapping[str, str]
+) -> Request:
+    return Request(
+        "CompleteMultipartUpload",
+        "POST",
+        key,
+        (("uploadId", upload_id),),
+        {**headers, "content-type": "application/xml"},
+        complete_body(parts),
+        silence=SERVER_SIDE_SILENCE,
+    )
+
+
+def abort_request(key: str, upload_id: str, headers: Mapping[str, str]) -> Request:
+    return Request("AbortMultipartUpload", "DELETE", key, (("uploadId", upload_id),), headers)
 
 
 class MultipartUploads:
@@ -19,13 +37,11 @@ class MultipartUploads:
         self,
         bucket: str,
         sender: Sender,
-        rare: RareRequests,
         probe: CapabilityProbe,
         headers: RequestHeaders,
     ) -> None:
         self._bucket = bucket
         self._sender = sender
-        self._rare = rare
         self._probe = probe
         self._headers = headers
         self._etags = integrity.Md5Etags(encrypted=headers.encrypted)
@@ -51,14 +67,14 @@ class MultipartUploads:
 
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(
-                body, size, checks_crc32c=can.checks_crc32c, checks_md5=can.checks_md5
-            )
+            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c)
             headers = self._headers.read() | digest.headers()
             return Request(operation, "PUT", key, query, headers, body)
 
         def parse(answer: Answer) -> base.Part:
-            etag = results.checked_etag(operation, key, digest, self._etags, answer)
+            etag = results.checked_etag(
+                operation, key, digest, self._etags, answer, proven=can.md5_etags
+            )
             return base.Part(number, etag, size, digest.crc32c)
 
         return await self._sender.write(operation, key, build, parse, size=size)
@@ -78,7 +94,7 @@ class MultipartUploads:
         headers |= condition
         headers["x-amz-copy-source-range"] = f"bytes={start}-{start + length - 1}"
         query = (("partNumber", str(number)), ("uploadId", upload_id))
-        request = Request(operation, "PUT", key, query, headers)
+        request = Request(operation, "PUT", key, query, headers, silence=SERVER_SIDE_SILENCE)
         return await self._sender.write(
             operation,
             key,
@@ -90,24 +106,72 @@ class MultipartUploads:
     async def complete(
         self, key: str, upload_id: str, parts: Sequence[base.Part], condition: Condition
     ) -> base.PutResult:
+        """Raises CorruptAnswer, ambiguous, unless the object is known to be made of `parts`."""
         known = await self._probe.known()
-        conditions: dict[str, str] = {}
+        headers = self._headers.read()
         if condition.absent and known.capabilities.complete_if_absent:
-            conditions["IfNoneMatch"] = "*"
+            headers["if-none-match"] = "*"
         elif condition.etag is not None and known.capabilities.complete_if_match:
-            conditions["IfMatch"] = known.if_match(condition.etag)
-        return await self._sender.call(
-            "CompleteMultipartUpload",
+            headers["if-match"] = known.if_match(condition.etag)
+        request = complete_request(key, upload_id, parts, headers)
+        result, proved = await self._sender.write(
+            request.operation,
             key,
-            lambda: self._rare.complete(key, upload_id, parts, conditions),
+            lambda: request,
+            functools.partial(results.completed, key, parts),
             patience=SERVER_SIDE_PATIENCE,
         )
+        if proved or (result.etag and result.etag == self.etag_of(parts)):
+            return result
+        return await self._looked_at(key, parts, result.etag)
+
+    def etag_of(self, parts: Sequence[base.Part]) -> str | None:
+        """What an object of these parts has for an ETag; None if it cannot be told."""
+        if self._headers.encrypted:
+            return None
+        return integrity.multipart_etag([part.etag for part in parts])
+
+    async def _looked_at(
+        self, key: str, parts: Sequence[base.Part], answered: str
+    ) -> base.PutResult:
+        """The answer to Complete does not tell what the object is made of: a HEAD does."""
+        found = await self.find(key, parts, answered)
+        if found is None:
+            raise base.CorruptAnswer(
+                f"answered with ETag {answered or 'none'}, and not our object there",
+                operation="CompleteMultipartUpload",
+                key=key,
+                ambiguous=True,
+            )
+        return found
+
+    async def find(
+        self, key: str, parts: Sequence[base.Part], answered: str = ""
+    ) -> base.PutResult | None:
+        """Is the object at `key` the one of these parts? `answered`: the ETag that Complete has
+        told, which is believed where the service does not make ETags of its parts'."""
+        request = Request("HeadObject", "HEAD", key, (), self._headers.read())
+        try:
+            info = await self._sender.read(
+                request,
+                lambda answer: object_info(key, answer.headers, answer.asked_at),
+                lane=Lane.METADATA,
+            )
+        except base.NotFound:
+            return None
+        if info.size != sum(part.size for part in parts):
+            return None
+        expected = self.etag_of(parts)
+        if expected is not None and info.etag != expected:
+            known = (await self._probe.known()).capabilities
+            if known.multipart_etags or info.etag != answered:
+                return None
+        return base.PutResult(info.etag, info.version_id, info.answered_at)
 
     async def abort(self, key: str, upload_id: str) -> None:
+        request = abort_request(key, upload_id, self._headers.list())
         try:
-            await self._sender.call(
-                "AbortMultipartUpload", key, lambda: self._rare.abort(key, upload_id)
-            )
+            await self._sender.write(request.operation, key, lambda: request, lambda _: None)
         except (base.NoSuchUpload, base.NotFound):
             return
 

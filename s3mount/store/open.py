@@ -12,7 +12,6 @@ from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes, threads
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.probing import Prober
-from s3mount.store.rare import RareRequests
 from s3mount.store.retry import Retrier
 from s3mount.store.s3 import S3Store
 from s3mount.store.sender import Sender
@@ -36,16 +35,15 @@ def open_store(config: StoreConfig) -> ObjectStore:
     """The store of a bucket. Sends nothing yet; to be called where trio runs or before it does.
 
     A request goes: S3Store -> Retrier (attempts, deadline) -> Lanes (a thread of its lane) ->
-    Wire or RareRequests (one attempt).
+    Wire (one attempt).
     """
     counts = Counts()
     connection = Connection(config)
     headers = RequestHeaders(config)
     wire = Wire(config, connection, counts, threads(config))
-    rare = RareRequests(config, connection, counts)
     lanes = Lanes(config, counts)
     sender = Sender(wire, Retrier(config, lanes, counts))
     once = Sender(wire, _Once(lanes, config.request_deadline))
-    probe = CapabilityProbe(config, Prober(config.bucket, once, rare, headers).probe)
-    uploads = MultipartUploads(config.bucket, sender, rare, probe, headers)
+    probe = CapabilityProbe(config, Prober(config.bucket, once, headers).probe)
+    uploads = MultipartUploads(config.bucket, sender, probe, headers)
     return S3Store(config, connection, wire, sender, probe, uploads, counts)

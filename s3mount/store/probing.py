@@ -16,7 +16,6 @@ from s3mount.store.base import Capabilities, StoreError
 from s3mount.store.capabilities import Known
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.questions import Questions
-from s3mount.store.rare import RareRequests
 from s3mount.store.sender import Sender
 
 log = logging.getLogger(__name__)
@@ -28,12 +27,9 @@ _CLEANUP_SECONDS = 10.0
 class Prober:
     """Asks. `sender` must not retry: a refused checksum would be sent again and again."""
 
-    def __init__(
-        self, bucket: str, sender: Sender, rare: RareRequests, headers: RequestHeaders
-    ) -> None:
+    def __init__(self, bucket: str, sender: Sender, headers: RequestHeaders) -> None:
         self._bucket = bucket
         self._sender = sender
-        self._rare = rare
         self._headers = headers
 
     async def probe(self, prefix: str) -> Known:
@@ -75,6 +71,8 @@ class Prober:
             await _side_by_side(complete_if_match, complete_subset, complete_if_absent)
             quoted = found.pop("quoted")
             versioned = any(question.versioned for question in questions)
+            found["md5_etags"] = _all_seen([question.md5_etags for question in questions])
+            found["multipart_etags"] = _all_seen([each.multipart_etags for each in questions])
             return Known(Capabilities(**found, versioned=versioned), quoted_if_match=quoted)
 
     @contextlib.asynccontextmanager
@@ -83,7 +81,6 @@ class Prober:
             self._bucket,
             f"{prefix}{KEY_PREFIX}{secrets.token_hex(8)}",
             self._sender,
-            self._rare,
             self._headers,
         )
         try:
@@ -91,6 +88,11 @@ class Prober:
         finally:
             with trio.move_on_after(_CLEANUP_SECONDS, shield=True):
                 await probing.clean_up()
+
+
+def _all_seen(found: list[bool | None]) -> bool:
+    """Whether it was seen, and never otherwise; None: not seen at all."""
+    return True in found and False not in found
 
 
 async def _side_by_side(*questions: Callable[[], Awaitable[None]]) -> None:

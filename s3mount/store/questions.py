@@ -16,7 +16,7 @@ from s3mount.store.answers import version_id
 from s3mount.store.base import StoreError, WriteHeaders
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_parts
-from s3mount.store.rare import RareRequests
+from s3mount.store.multipart import abort_request, complete_request
 from s3mount.store.sender import Sender
 from s3mount.store.wire import Answer, Request
 
@@ -39,17 +39,18 @@ class Questions:
         bucket: str,
         key: str,
         sender: Sender,
-        rare: RareRequests,
         headers: RequestHeaders,
     ) -> None:
         self._bucket = bucket
         self._key = key
         self._sender = sender
-        self._rare = rare
         self._headers = headers
         self._etag = ""
         self._written = False
         self.versioned = False
+        # Whether ETags were those of S3, as far as any was seen.
+        self.md5_etags: bool | None = None
+        self.multipart_etags: bool | None = None
         self._uploads: set[str] = set()
 
     async def write(self) -> None:
@@ -104,7 +105,11 @@ class Questions:
         )
         if not isinstance(result, StoreError):
             self._note_written(result)
+            self._note_md5(result.etag)
         return result
+
+    def _note_md5(self, etag: str) -> None:
+        self.md5_etags = self.md5_etags is not False and etag == integrity.md5(_BODY)
 
     def _note_written(self, result: base.PutResult) -> None:
         self._written = True
@@ -156,13 +161,13 @@ class Questions:
         )
         if isinstance(etag, StoreError):
             return etag
+        self._note_md5(etag)
         return base.Part(number, etag, len(_BODY), digest.crc32c)
 
     async def _abort(self, upload_id: str) -> None:
         with contextlib.suppress(base.NoSuchUpload, base.NotFound):  # a refused Complete took it
-            await self._sender.call(
-                "AbortMultipartUpload", self._key, lambda: self._rare.abort(self._key, upload_id)
-            )
+            request = abort_request(self._key, upload_id, self._headers.list())
+            await self._sender.write(request.operation, self._key, lambda: request, lambda _: None)
         self._uploads.discard(upload_id)
 
     # -- copies
@@ -231,21 +236,21 @@ class Questions:
         upload = await self._upload_of(1, crc32c)
         if upload is None:
             return False
-        wrong = await self._complete(*upload, {"IfMatch": form.format(_WRONG_ETAG)})
+        wrong = await self._complete(*upload, {"if-match": form.format(_WRONG_ETAG)})
         if not _refused(wrong, base.PreconditionFailed):
             return False
-        right = await self._complete(*upload, {"IfMatch": form.format(self._etag)})
+        right = await self._complete(*upload, {"if-match": form.format(self._etag)})
         return not isinstance(right, StoreError)
 
     async def complete_if_absent(self, crc32c: bool) -> bool:
         upload = await self._upload_of(1, crc32c)
         if upload is None:
             return False
-        wrong = await self._complete(*upload, {"IfNoneMatch": "*"})
+        wrong = await self._complete(*upload, {"if-none-match": "*"})
         if not _refused(wrong, base.PreconditionFailed):
             return False
         await self._delete()
-        right = await self._complete(*upload, {"IfNoneMatch": "*"})
+        right = await self._complete(*upload, {"if-none-match": "*"})
         return not isinstance(right, StoreError)
 
     async def complete_subset(self, crc32c: bool) -> bool:
@@ -271,18 +276,17 @@ class Questions:
     async def _complete(
         self, upload_id: str, parts: Sequence[base.Part], conditions: dict[str, str]
     ) -> base.PutResult | StoreError:
-        try:
-            result = await self._sender.call(
-                "CompleteMultipartUpload",
-                self._key,
-                lambda: self._rare.complete(self._key, upload_id, parts, conditions),
-            )
-        except StoreError as error:
-            return _clear(error)
+        request = complete_request(self._key, upload_id, parts, self._headers.read() | conditions)
+        answer = await self._ask(request, functools.partial(results.completed, self._key, parts))
+        if isinstance(answer, StoreError):
+            return answer
+        result = answer[0]
         self._uploads.discard(upload_id)
         if not result.etag:  # Ceph's first answer to a Complete
             result = replace(result, etag=await self._current_etag())
         self._note_written(result)
+        expected = integrity.multipart_etag([part.etag for part in parts])
+        self.multipart_etags = self.multipart_etags is not False and result.etag == expected
         return result
 
     async def _current_etag(self) -> str:

@@ -1,10 +1,11 @@
 """What the answers to GET, PUT, UploadPart and the copies must hold to be believed. No I/O."""
 
 import re
+from collections.abc import Sequence
 
 from s3mount.store import base, xml
 from s3mount.store.answers import error_for, http_date, object_info, version_id
-from s3mount.store.integrity import Digest, Md5Etags
+from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, wrong_checksum
 from s3mount.store.wire import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -21,6 +22,7 @@ def get_result(key: str, start: int, length: int | None, answer: Answer) -> base
     if answer.status != 206:  # the whole object, also where a range was asked for
         info = object_info(key, answer.headers, answer.asked_at, len(answer.body))
         _check_length(key, answer)
+        _check_stored_checksum(key, answer)
         if start and start >= info.size:
             raise base.InvalidRange("", operation="GetObject", key=key, status=200)
         if start or (length is not None and length < info.size):
@@ -34,6 +36,8 @@ def get_result(key: str, start: int, length: int | None, answer: Answer) -> base
     expected = total - start if length is None else min(length, total - start)
     if first != start or last - first + 1 != expected or len(answer.body) != expected:
         raise _corrupt("GetObject", key, f"another range than asked for: {found[0]}")
+    if expected == total:
+        _check_stored_checksum(key, answer)
     return base.GetResult(
         object_info(key, answer.headers, answer.asked_at, total), start, answer.body
     )
@@ -46,9 +50,24 @@ def _check_length(key: str, answer: Answer) -> None:
         raise _corrupt("GetObject", key, "no Content-Length")
 
 
-def put_result(key: str, digest: Digest, etags: Md5Etags, answer: Answer) -> base.PutResult:
-    """Raises CorruptAnswer where the ETag shows that other bytes were stored than were sent."""
-    etag = checked_etag("PutObject", key, digest, etags, answer)
+def _check_stored_checksum(key: str, answer: Answer) -> None:
+    """Of a whole object. Parts of one are vouched for by length, ETag and TLS alone."""
+    lowered = {name.lower(): value for name, value in answer.headers.items()}
+    if wrong := wrong_checksum(lowered, answer.body):
+        raise _corrupt("GetObject", key, wrong)
+
+
+class StoredOtherwise(base.CorruptAnswer):
+    """The service stored other bytes than were sent; `etag` is theirs."""
+
+    etag = ""
+
+
+def put_result(
+    key: str, digest: Digest, etags: Md5Etags, answer: Answer, *, proven: bool = False
+) -> base.PutResult:
+    """Raises StoredOtherwise where the answer shows that other bytes were stored than were sent."""
+    etag = checked_etag("PutObject", key, digest, etags, answer, proven=proven)
     return base.PutResult(
         etag, version_id(answer.headers), http_date(answer.headers.get("date", ""))
     )
@@ -61,11 +80,26 @@ def etag_of(operation: str, key: str, answer: Answer) -> str:
     return etag
 
 
-def checked_etag(operation: str, key: str, digest: Digest, etags: Md5Etags, answer: Answer) -> str:
+def checked_etag(
+    operation: str,
+    key: str,
+    digest: Digest,
+    etags: Md5Etags,
+    answer: Answer,
+    *,
+    proven: bool = False,
+) -> str:
+    """`proven`: ETags were seen to be MD5s here."""
     etag = etag_of(operation, key, answer)
     encryption = answer.headers.get("x-amz-server-side-encryption", "")
-    if wrong := etags.check(operation, etag, digest, encryption):
-        raise _corrupt(operation, key, wrong)
+    wrong = etags.check(operation, etag, digest, encryption, proven=proven)
+    stored = answer.headers.get("x-amz-checksum-crc32c", "")
+    if not wrong and digest.crc32c is not None and stored not in {"", digest.crc32c}:
+        wrong = f"stored with CRC32C {stored}, sent with {digest.crc32c}"
+    if wrong:
+        error = StoredOtherwise(wrong, operation=operation, key=key, ambiguous=True)
+        error.etag = etag
+        raise error
     return etag
 
 
@@ -87,6 +121,25 @@ def copied_part(key: str, number: int, length: int, answer: Answer) -> base.Part
     return base.Part(number, etag, length, fields.get("ChecksumCRC32C"))
 
 
+def completed(key: str, parts: Sequence[base.Part], answer: Answer) -> tuple[base.PutResult, bool]:
+    """The result, and whether a checksum proves that the object is made of `parts`. The ETag is ''
+    where the answer lacks it (Ceph's first answer does). Raises CorruptAnswer where the checksum
+    is another one."""
+    operation = "CompleteMultipartUpload"
+    fields = xml_fields(operation, key, answer.body, {"CompleteMultipartUploadResult"})
+    stored = fields.get("ChecksumCRC32C", "")
+    expected = composite_crc32c([part.checksum for part in parts])
+    comparable = expected is not None and "-" in stored
+    if comparable and stored != expected:
+        raise _corrupt(operation, key, f"completed with CRC32C {stored}, its parts have {expected}")
+    result = base.PutResult(
+        fields.get("ETag", "").strip('"'),
+        version_id(answer.headers),
+        http_date(answer.headers.get("date", "")),
+    )
+    return result, comparable
+
+
 def upload_id(key: str, answer: Answer) -> str:
     operation = "CreateMultipartUpload"
     found = xml_fields(operation, key, answer.body, {"InitiateMultipartUploadResult"}).get(
@@ -101,7 +154,8 @@ def xml_fields(operation: str, key: str, body: bytes, roots: set[str]) -> dict[s
     """The children of the answer's root, which must be one of `roots`; the error inside a 200
     is raised as what it says, ambiguous."""
     try:
-        root, _ = xml.parse(body)
+        # Blanks keep the connection alive while a long Complete is under way.
+        root, _ = xml.parse(body.lstrip())
     except xml.NotXml as error:
         raise _corrupt(operation, key, f"the answer is cut: {error}") from error
     fields = xml.fields(root)

@@ -1,7 +1,7 @@
 """The S3 store: each method of the protocol as requests, and what becomes of their answers.
 
-Hot requests go by wire.py, rare ones by boto3 (rare.py); threads, retries and deadlines are the
-performer's (open.py shows how they are stacked).
+Requests go by wire.py; threads, retries and deadlines are the performer's (open.py shows how they
+are stacked). boto3 is asked for configuration, credentials and addresses alone (endpoint.py).
 """
 
 import functools
@@ -22,7 +22,7 @@ from s3mount.store.endpoint import Connection
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
-from s3mount.store.sender import SERVER_SIDE_PATIENCE, Sender
+from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Answer, Request, Wire, body_size
 
 _READ_BACK_LIMIT = 64 * 1024 * 1024  # more is not worth it: the put fails, its caller looks
@@ -81,9 +81,23 @@ class S3Store:
         version_id: str | None = None,
     ) -> base.GetResult:
         check_key("GetObject", key)
+        return await self._get(key, start, length, if_match, if_none_match, version_id)
+
+    async def _get(
+        self,
+        key: str,
+        start: int,
+        length: int | None,
+        if_match: str | None,
+        if_none_match: str | None,
+        version_id: str | None,
+        again: bool = False,
+    ) -> base.GetResult:
         if length == 0:
             return await self._get_nothing(key, start, if_match, version_id)
         headers = self._headers.read() | results.range_header(start, length)
+        if start == 0 and self._probe.known_so_far().capabilities.checks_crc32c:
+            headers["x-amz-checksum-mode"] = "ENABLED"
         if if_match is not None:
             headers["if-match"] = f'"{if_match}"'
         if if_none_match is not None:
@@ -100,6 +114,9 @@ class S3Store:
             if start:
                 raise
             return await self._get_nothing(key, start, if_match, version_id)
+        if if_match not in {None, result.info.etag} and not again:
+            # Answered in spite of If-Match: the service ignores it, or a header was damaged.
+            return await self._get(key, start, length, if_match, if_none_match, version_id, True)
         _check_match("GetObject", result.info, if_match)
         if if_none_match is not None and result.info.etag == if_none_match:
             raise base.NotModified("", operation="GetObject", key=key, status=200)
@@ -159,20 +176,29 @@ class S3Store:
         can = known.capabilities
         digest = integrity.Digest()
 
+        damaged: set[str] = set()  # ETags of bodies of ours that were stored otherwise
+
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(
-                body, size, checks_crc32c=can.checks_crc32c, checks_md5=can.checks_md5
-            )
+            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c)
             return Request(operation, "PUT", key, (), sent | digest.headers(), body)
 
         def parse(answer: Answer) -> base.PutResult:
-            return results.put_result(key, digest, self._etags, answer)
+            try:
+                return results.put_result(key, digest, self._etags, answer, proven=can.md5_etags)
+            except results.StoredOtherwise as error:
+                damaged.add(error.etag)
+                raise
 
         try:
             return await self._sender.write(operation, key, build, parse, size=size)
         except base.PreconditionFailed as error:
-            ours = await self._own_put(key, body, headers) if error.ambiguous else None
+            if not error.ambiguous:
+                raise
+            there = await self.head(key)
+            if there.etag in damaged:  # our own body, damaged on its way: it is replaced
+                return await self.put(key, body, headers, condition=Condition(etag=there.etag))
+            ours = await self._own_put(there, body, headers)
             if ours is None:
                 raise
             return ours
@@ -183,16 +209,17 @@ class S3Store:
             return self._probe.known_so_far()
         return await self._probe.known()
 
-    async def _own_put(self, key: str, body: Body, headers: WriteHeaders) -> base.PutResult | None:
+    async def _own_put(
+        self, info: base.ObjectInfo, body: Body, headers: WriteHeaders
+    ) -> base.PutResult | None:
         """After an attempt with unknown outcome a condition failed: is what is there ours?"""
-        info = await self.head(key)
         if info.size != body_size(body) or not _same_metadata(info, headers):
             return None
         expected = await trio.to_thread.run_sync(integrity.md5, body)
         if info.etag != expected:  # which may be no MD5: then the bytes tell
             if info.size > _READ_BACK_LIMIT:
                 return None
-            there = await self.get(key, if_match=info.etag)
+            there = await self.get(info.key, if_match=info.etag)
             if await trio.to_thread.run_sync(integrity.md5, there.data) != expected:
                 return None
         return base.PutResult(info.etag, info.version_id, info.answered_at)
@@ -219,7 +246,7 @@ class S3Store:
         headers = self._headers.copy(self._config.bucket, source, replace)
         if source_etag is not None:
             headers |= await self._source_condition(operation, source, source_etag)
-        request = Request(operation, "PUT", target, (), headers)
+        request = Request(operation, "PUT", target, (), headers, silence=SERVER_SIDE_SILENCE)
         try:
             return await self._sender.write(
                 operation,
@@ -294,34 +321,16 @@ class S3Store:
         *,
         condition: Condition = ALWAYS,
     ) -> base.PutResult:
-        operation = "CompleteMultipartUpload"
         try:
-            result = await self._uploads.complete(key, upload_id, parts, condition)
-            if result.etag:
-                return result
-            raise base.CorruptAnswer(
-                "no ETag, and not our object there", operation=operation, key=key, ambiguous=True
-            )
+            return await self._uploads.complete(key, upload_id, parts, condition)
         except (base.PreconditionFailed, base.NoSuchUpload, base.TransientError) as error:
             if not error.ambiguous:
                 raise
-            ours = await self._own_upload(key, parts)
+            # What became of it is not known: is the object there the one of these parts?
+            ours = await self._uploads.find(key, parts)
             if ours is None:
                 raise
             return ours
-
-    async def _own_upload(self, key: str, parts: Sequence[base.Part]) -> base.PutResult | None:
-        """After a Complete with unknown outcome: is the object there the one of these parts?"""
-        try:
-            info = await self.head(key)
-        except base.NotFound:
-            return None
-        if info.size != sum(part.size for part in parts):
-            return None
-        expected = integrity.multipart_etag([part.etag for part in parts])
-        if expected is not None and not self._headers.encrypted and info.etag != expected:
-            return None
-        return base.PutResult(info.etag, info.version_id, info.answered_at)
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         await self._uploads.abort(key, upload_id)

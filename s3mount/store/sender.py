@@ -12,6 +12,7 @@ T = TypeVar("T")
 SMALL_PUT = 1024 * 1024
 # CopyObject of 5 GiB and Complete of 10,000 parts answer late.
 SERVER_SIDE_PATIENCE = 120.0
+SERVER_SIDE_SILENCE = 60.0  # each attempt of them
 
 
 class Sender:
@@ -57,19 +58,4 @@ class Sender:
                 size=size,
                 patience=patience,
             )
-        )
-
-    async def call(
-        self,
-        operation: str,
-        key: str,
-        run: Callable[[], T],
-        *,
-        mutates: bool = True,
-        patience: float = 0.0,
-    ) -> T:
-        """A rare request, by boto3's own timeouts."""
-        lane = Lane.MUTATION if mutates else Lane.METADATA
-        return await self._performer.perform(
-            Call(operation, key, lane, lambda _: run(), mutates=mutates, patience=patience)
         )

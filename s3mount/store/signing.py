@@ -3,10 +3,11 @@
 import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from botocore.auth import SIGNED_HEADERS_BLACKLIST, S3SigV4Auth
+from botocore.auth import SIGNED_HEADERS_BLACKLIST, SIGV4_TIMESTAMP, S3SigV4Auth
 from botocore.credentials import ReadOnlyCredentials
 
 _NOT_SIGNED = frozenset(SIGNED_HEADERS_BLACKLIST)
@@ -39,6 +40,14 @@ class UnsignedPayloadAuth(S3SigV4Auth):
         self._secret = credentials.secret_key
         self._region = region
         self._key_of = ("", b"")  # the day and its signing key
+        self.skew = timedelta()  # added to this machine's time
+
+    def _set_necessary_date_headers(self, request: Unsigned) -> None:
+        """botocore's first step once it has set the timestamp."""
+        if self.skew:
+            now = datetime.strptime(request.context["timestamp"], SIGV4_TIMESTAMP)
+            request.context["timestamp"] = (now + self.skew).strftime(SIGV4_TIMESTAMP)
+        request.headers["X-Amz-Date"] = request.context["timestamp"]
 
     def _should_sha256_sign_payload(self, request: Unsigned) -> bool:
         return False
@@ -69,6 +78,7 @@ class Signer:
 
     def __init__(self, region: str) -> None:
         self.region = region
+        self.skew = 0.0  # seconds that the service's clock is ahead of ours
         self._auth: UnsignedPayloadAuth | None = None
 
     def sign(
@@ -79,4 +89,5 @@ class Signer:
         if auth is None or auth.credentials != credentials:
             auth = UnsignedPayloadAuth(credentials, self.region)
             self._auth = auth
+        auth.skew = timedelta(seconds=self.skew)
         auth.add_auth(Unsigned(method, url, headers))  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ from urllib3.exceptions import (
 from s3mount import __version__
 from s3mount.core.config import StoreConfig
 from s3mount.store import base
-from s3mount.store.answers import error_fields, error_for
+from s3mount.store.answers import error_fields, error_for, http_date
 from s3mount.store.base import Body, SlicedBody
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint, https_proxy
@@ -45,7 +45,21 @@ SEND_SLICE = 256 * 1024
 READ_SLICE = 4 * 1024 * 1024  # the deadline is looked at in between; joining them costs a copy
 _HOPS = 4  # redirects and renewals of credentials within one attempt
 _DIAGNOSE_INTERVAL = 30.0  # seconds between two looks for the reason of a bodiless refusal
-_REFRESHABLE = {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken"}
+# What new credentials may help against; a secret can change under the same key id.
+_REFRESHABLE = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+_SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+# Less is the latency of an answer; services allow 15 minutes.
+_LEAST_SKEW = 60.0
 _REGION_IN_TEXT = re.compile(r"expecting '([a-z0-9-]+)'")
 
 
@@ -60,6 +74,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: Body = field(default=b"", repr=False)
     about: str = ""  # what the log calls it where there is no key: a prefix, the first key
+    silence: float = 0.0  # seconds that the service may work before it answers; 0: as configured
 
     @property
     def size(self) -> int:
@@ -171,6 +186,7 @@ class Wire:
             if not (
                 self._relocated(route[0], request, answer, fields)
                 or self._renewed(credentials, fields)
+                or self._set_clock(route[1], answer, fields)
             ):
                 break
         raise error_for(
@@ -259,6 +275,23 @@ class Wire:
             return False
         return self._connection.reload_credentials(credentials)
 
+    def _set_clock(self, signer: Signer, answer: Answer, fields: Mapping[str, str]) -> bool:
+        """The service took our time for wrong: from now on it is told its own."""
+        theirs = http_date(answer.headers.get("date", ""))
+        if fields.get("Code") not in _SKEWED or not theirs:
+            return False
+        skew = theirs - time.time()
+        if abs(skew - signer.skew) < _LEAST_SKEW:
+            return False
+        log.warning(
+            "this machine's clock is %.0f s %s the service's, which refuses its requests: they are"
+            " signed with the service's time; set the clock (timedatectl set-ntp true)",
+            abs(skew),
+            "behind" if skew > 0 else "ahead of",
+        )
+        signer.skew = skew
+        return True
+
     def _fields(self, request: Request, answer: Answer, deadline: float) -> dict[str, str]:
         """The error's fields. HEAD has no body, so a refusal's reason (expired token, other
         region) is looked for by a LIST without keys, at most once in a while."""
@@ -312,7 +345,8 @@ class Wire:
         deadline: float,
     ) -> Answer:
         asked_at = time.monotonic()
-        read_timeout = max(0.01, min(self._config.read_timeout, deadline - asked_at))
+        silence = max(self._config.read_timeout, request.silence)
+        read_timeout = max(0.01, min(silence, deadline - asked_at))
         connect_timeout = min(self._config.connect_timeout, read_timeout)
         body, size = self._framed(request, deadline)
         self._counts.add(request.operation)

@@ -54,13 +54,20 @@ async def test_moto_honours_these(moto_bucket: Bucket) -> None:
         complete_if_absent=True,
         part_copy=True,
         complete_subset=True,
+        md5_etags=True,
+        multipart_etags=True,
     )
     assert moto_bucket.keys() == []
 
 
 async def test_ceph_honours_these(ceph_bucket: Bucket) -> None:
     assert await capabilities_of(ceph_bucket) == honoured(
-        put_if_absent=True, put_if_match=True, part_copy=True, checks_md5=True
+        put_if_absent=True,
+        put_if_match=True,
+        part_copy=True,
+        checks_md5=True,
+        md5_etags=True,
+        multipart_etags=True,
     )
     assert ceph_bucket.keys() == []
 

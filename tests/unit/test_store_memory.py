@@ -6,7 +6,7 @@ import pytest
 
 from s3mount.store import base
 from s3mount.store.base import Capabilities, Condition, WriteHeaders
-from s3mount.store.integrity import SMALL_BODY, digest_for, multipart_etag
+from s3mount.store.integrity import digest_for, multipart_etag
 from s3mount.store.memory import CEPH_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 
 NOTHING = WriteHeaders()
@@ -132,12 +132,10 @@ async def test_rules_of_uploads_are_enforced() -> None:
 
 def test_the_cheapest_digest_that_is_checked_is_sent() -> None:
     body = b"123456789"
-    crc = digest_for(body, 9, checks_crc32c=True, checks_md5=True)
+    crc = digest_for(body, checks_crc32c=True)
     assert crc.headers() == {"x-amz-checksum-crc32c": "4waSgw=="}
-    md5 = digest_for(body, 9, checks_crc32c=False, checks_md5=True)
+    md5 = digest_for(body, checks_crc32c=False)
     assert md5.headers() == {"content-md5": "JfnnlDI7RTiF9RgfG2JNCw=="}
-    assert digest_for(body, 9, checks_crc32c=False, checks_md5=False) == md5
-    assert digest_for(body, SMALL_BODY + 1, checks_crc32c=False, checks_md5=False).headers() == {}
     sliced = base.SlicedBody(9, lambda offset, length: body[offset : offset + length], 4)
-    assert digest_for(sliced, 9, checks_crc32c=True, checks_md5=False) == crc
+    assert digest_for(sliced, checks_crc32c=True) == crc
     assert multipart_etag(["abc"]) is None
