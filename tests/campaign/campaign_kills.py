@@ -96,9 +96,7 @@ def kills(arguments: argparse.Namespace) -> Report:
             directory = Path(arguments.directory, durability)
             seed = arguments.seed + number
             report = run_kills(bucket, directory, arguments.kills, seed, durability)
-            for name, value in report.figures.items():
-                whole.figures[f"{durability}: {name}"] = value
-            whole.losses += report.losses
+            whole.add(report, durability)
     return whole
 
 

@@ -306,9 +306,6 @@ class CrashDisk:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        if line == "stop":
-            # mmapped pages that nobody synced are written now.
-            os.sync()
         process.stdin.write(f"{line}\n")
         with contextlib.suppress(BrokenPipeError):
             process.stdin.flush()

@@ -91,6 +91,7 @@ class Ledger:
     base: Tree = field(default_factory=dict)  # as of the last check
     unfinished: dict[str, float] = field(default_factory=dict)  # written, never closed: since when
     extra: Callable[[str], bool] = lambda name: False  # leftovers of a program that was cut off
+    died: float | None = None  # the first death since the last check
 
     def do(
         self, what: str, groups: Sequence[Group], action: Callable[[], None], *, kept: bool = False
@@ -117,28 +118,73 @@ class Ledger:
             out.write(f"{time.time():.3f} {self.name}: {text}\n")
 
     def settle(self, found: Tree) -> list[str]:
-        """After a crash: compares, takes what is there as the new truth, returns what is wrong."""
-        wrong: list[str] = []
-        expected = dict(self.tree)
-        for group in self.pending:
+        """After a kill: compares, takes what is there as the new truth, returns what is wrong."""
+        wrong = self._compare(self.tree, self.pending, found)
+        self.accept(found)
+        return wrong
+
+    def _compare(self, tree: Tree, pending: Sequence[Group], found: Tree) -> list[str]:
+        expected = dict(tree)
+        for group in pending:
             changed = dict(expected)
             apply(changed, group)
             if all(matches(changed.get(path), found.get(path)) for path in group):
                 expected = changed
+        wrong = []
         for path in sorted({*expected, *found}):
             wanted, there = expected.get(path), found.get(path)
-            if wanted is None and self.pending and self.extra(path):
+            if wanted is None and pending and self.extra(path):
                 continue
             if not matches(wanted, there):
                 wrong.append(f"{self.name}/{path}: acknowledged {wanted}, found {there}")
-        self.accept(found)
         return wrong
+
+    def settle_after_cut(
+        self, found: Tree, window: float, *, all_kept: bool
+    ) -> tuple[list[str], float]:
+        """After a power cut: as `settle`, and the age of the oldest change that was lost.
+
+        Changes of names of the last `window` seconds may be lost, the youngest first; what close
+        or fsync acknowledged may not, nor (`all_kept`: they are in one journal) what came before.
+        """
+        assert self.died is not None
+        floor = 0
+        for number, step in enumerate(self.steps):
+            if step.acknowledged < self.died - window or (all_kept and step.kept):
+                floor = number + 1
+        wrong = self._compare(self.tree, self.pending, found)
+        best, age = wrong, 0.0
+        dropped: set[int] = set()
+        for number in reversed(range(floor, len(self.steps))):
+            if not best:
+                break
+            if self.steps[number].kept:
+                continue  # it is in the bucket, whatever became of its neighbours
+            dropped.add(number)
+            best = self._compare(self._without(dropped), self.pending, found)
+            age = self.died - self.steps[number].acknowledged
+        self.accept(found)
+        return (best, age) if not best else (wrong, 0.0)
+
+    def _without(self, dropped: set[int]) -> Tree:
+        tree = dict(self.base)
+        for number, step in enumerate(self.steps):
+            if number not in dropped:
+                for group in step.groups:
+                    apply(tree, group)
+        for path in list(tree):
+            above = path.rpartition("/")[0]
+            while above and above not in tree:
+                tree[above] = Entry("directory")  # implied by what is in it
+                above = above.rpartition("/")[0]
+        return tree
 
     def accept(self, found: Tree) -> None:
         self.tree = dict(found)
         self.base = dict(found)
         self.pending = ()
         self.steps = []
+        self.died = None
         self.note("checked")
 
 

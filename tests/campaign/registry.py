@@ -40,6 +40,11 @@ class Report:
         assert isinstance(value, int)
         self.figures[name] = value + more
 
+    def add(self, part: "Report", title: str) -> None:
+        """Another report's figures, under a title of their own."""
+        self.figures |= {f"{title}: {name}": value for name, value in part.figures.items()}
+        self.losses += part.losses
+
 
 Run = Callable[[argparse.Namespace], Report]
 Options = Callable[[argparse.ArgumentParser], None]

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,10 @@ class Siege:
     cache: Path | None = None
     report: Report = field(default_factory=Report)
     url: str | None = None
+    # After each death; then what was not fsynced in the last `window` seconds may be gone.
+    power_cut: Callable[[], None] | None = None
+    window: float = 0.0
+    all_kept: bool = False
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -139,8 +143,15 @@ class Siege:
             self.hits.unlink()
         self.died_at[place] += 1
         self.report.count("kills")
+        now = time.monotonic()
         for workload in self.workloads:
             workload.ledger.note(f"killed at {place}")
+            if workload.ledger.died is None:
+                workload.ledger.died = now
+        if self.power_cut is not None:
+            self.mount.destroy()
+            self.power_cut()
+            self.report.count("power cuts")
 
     # -- load
 
@@ -170,9 +181,9 @@ class Siege:
             thread.join(JOIN_SECONDS)
             if thread.is_alive():
                 raise Failed("a program hangs on a mount that is dead")
-        self.count_death()
         for workload in chosen:
             workload.interrupted()
+        self.count_death()
         unexpected = [error for error in errors if not isinstance(error, OSError | Cut)]
         if unexpected:
             raise unexpected[0]
@@ -235,10 +246,22 @@ class Siege:
         if workload.compare_content:
             difference = _difference(shown, stored)
             self.lost(*(f"{workload.name}/{path}: {text}" for path, text in difference.items()))
-            self.lost(*workload.ledger.settle(shown))
+            self.lost(*self._settled(workload, shown))
             self.report.figures["files compared"] = len(shown) + int(
                 self.report.figures.get("files compared", 0)
             )
+
+    def _settled(self, workload: Workload, shown: Tree) -> list[str]:
+        ledger = workload.ledger
+        if self.power_cut is None or ledger.died is None:
+            return ledger.settle(shown)
+        wrong, age = ledger.settle_after_cut(shown, self.window, all_kept=self.all_kept)
+        if age:
+            self.report.count("cuts that lost the last changes of names")
+            name = "age of the oldest of them, ms"
+            oldest = max(int(self.report.figures.get(name, 0)), round(age * 1000))
+            self.report.figures[name] = oldest
+        return wrong
 
     def check_bucket_before_recovery(self) -> None:
         """durability=close: the bytes of every file that was closed are in the bucket already."""
