@@ -16,6 +16,7 @@ from tests.servers import Bucket
 # still recovering from the last one.
 BY_THE_CLOCK = 0.25
 IN_RECOVERY = 0.3
+LEAVING = 0.1  # of the others: told to leave, and killed before it has
 
 
 def choose_point(reached: Counter[str], died_at: Counter[str], chance: random.Random) -> str:
@@ -48,7 +49,8 @@ def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
             break
         by_the_clock = not siege.reached or chance.random() < BY_THE_CLOCK
         order = "" if by_the_clock else choose_point(siege.reached, siege.died_at, chance)
-        siege.load(order, chance.uniform(0.1, 2.0) if by_the_clock else 4.0)
+        leaving = chance.uniform(0, 0.8) if chance.random() < LEAVING else None
+        siege.load(order, chance.uniform(0.1, 2.0) if by_the_clock else 4.0, leaving=leaving)
         if look_first:
             siege.check_bucket_before_recovery()
     siege.finish()

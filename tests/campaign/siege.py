@@ -103,6 +103,7 @@ class Siege:
         self.reached: Counter[str] = Counter()
         self.died_at: Counter[str] = Counter()
         self.prepared = False
+        self.leaving = False
 
     # -- the mount's life
 
@@ -127,13 +128,13 @@ class Siege:
                 raise Failed(f"{reason!r} from a mount that lives") from reason
             time.sleep(0.01)
         status = self.mount.process.wait()
-        if status != -signal.SIGKILL:
+        if status != -signal.SIGKILL and not (self.leaving and status in (0, 1)):
             raise Failed(f"the mount ended with {status}:\n{self.mount.text()[-3000:]}")
 
     def count_death(self) -> None:
         """Where it died, and what points it came by."""
         self._order("")
-        place = "a random moment"
+        place = "leaving" if self.leaving else "a random moment"
         if self.hits.exists():
             for line in self.hits.read_text().splitlines():
                 if line.startswith("died at "):
@@ -155,8 +156,11 @@ class Siege:
 
     # -- load
 
-    def load(self, order: str, seconds: float) -> None:
-        """Workloads run until the mount has died: at `order`, or after `seconds`."""
+    def load(self, order: str, seconds: float, *, leaving: float | None = None) -> None:
+        """Workloads run until the mount has died: at `order`, or after `seconds`.
+
+        `leaving`: it is told to leave by then, and killed so many seconds later.
+        """
         self._order(order)
         errors: list[BaseException] = []
         chosen = self.random.sample(
@@ -172,7 +176,11 @@ class Siege:
         deadline = time.monotonic() + seconds
         while not self.dead and time.monotonic() < deadline:
             time.sleep(0.005)
-        if not self.dead and not errors:
+        if leaving is not None and not self.dead and not errors:
+            self.leaving = True
+            self.mount.signal(signal.SIGTERM)
+            time.sleep(leaving)
+        if not self.dead and (self.leaving or not errors):
             self.mount.process.kill()
         for error in list(errors):
             self._require_death(error)
@@ -184,6 +192,7 @@ class Siege:
         for workload in chosen:
             workload.interrupted()
         self.count_death()
+        self.leaving = False
         unexpected = [error for error in errors if not isinstance(error, OSError | Cut)]
         if unexpected:
             raise unexpected[0]

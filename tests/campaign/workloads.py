@@ -274,6 +274,10 @@ class Rsync(ShellWorkload):
             data = self.random_bytes(100 * KIB)
             (self.source / name).write_bytes(data)
             (self.source / name).chmod(self.random.choice((0o600, 0o644)))
+            # rsync takes a file of the same size and the same second for unchanged.
+            self.serial += 1
+            moment = (1_700_000_000 + self.serial) * 10**9 + self.random.randrange(10**9)
+            os.utime(self.source / name, ns=(moment, moment))
             self.bytes += len(data)
         gone = self.source / f"r{self.random.randrange(20)}"
         if gone.exists():
