@@ -15,6 +15,7 @@ from s3mount.core.errors import FilesystemError
 BLOCK: Final = 64 * 1024  # one CRC each; a 4 KiB overwrite re-reads at most this much
 _SHIFT: Final = 16
 _ZEROS: Final = bytes(BLOCK)
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Buffer = bytes | bytearray | memoryview
 
@@ -30,6 +31,15 @@ class CorruptSpool(FilesystemError):
         super().__init__(errno.EIO, f"spool {where}: block {block} is damaged on the local disk")
 
 
+class SpoolDiskError(FilesystemError):
+    """The local disk under the spool failed: ENOSPC and EDQUOT as they are, all else EIO."""
+
+    def __init__(self, what: str, name: str, error: OSError) -> None:
+        number = error.errno if error.errno in DISK_FULL else errno.EIO
+        super().__init__(number or errno.EIO, f"the spool cannot {what} {name}: {error}")
+        self.full = number in DISK_FULL
+
+
 class Chunk:
     """Bytes at offsets [0, size) of one chunk. Not thread-safe but for `read_raw`.
 
@@ -38,6 +48,10 @@ class Chunk:
     (SpooledFile.present). `data` is the buffer of a tiny chunk in memory, else None.
     `charged`: bytes of the spool's limit that this chunk holds; `dense`: all of `size` is
     charged. While `pins` is not 0 a worker thread reads it, and the pool does not recycle it.
+    `sealed`: a record of the journal names this file: its bytes never change in place.
+    `unsynced`: written since its last fdatasync. `suspect`: that fdatasync failed, and what the
+    disk has is not known. `unchecked`: blocks that an earlier process wrote and this one has not
+    compared with their CRC yet.
     """
 
     __slots__ = (
@@ -50,7 +64,11 @@ class Chunk:
         "filled",
         "name",
         "pins",
+        "sealed",
         "size",
+        "suspect",
+        "unchecked",
+        "unsynced",
     )
 
     def __init__(self, size: int, fd: int, name: str) -> None:
@@ -64,6 +82,19 @@ class Chunk:
         self.dense = False
         self.pins = 0
         self.doomed = False
+        self.sealed = False
+        self.unsynced = False
+        self.suspect = False
+        self.unchecked: set[int] = set()
+
+    @property
+    def end(self) -> int:
+        """Behind the last byte that was written."""
+        filled = self.filled
+        last = len(filled) - 1
+        while last >= 0 and not filled[last]:
+            last -= 1
+        return (last << _SHIFT) + filled[last] if last >= 0 else 0
 
     def untouched(self, start: int, end: int) -> int:
         """How many blocks of [start, end) hold nothing yet: what a sparse chunk will grow by."""
@@ -100,10 +131,12 @@ class Chunk:
             else:
                 news.append(self._patched_crc(block, low, high, piece))
         try:
-            self._write_raw(start, view)
+            self.write_raw(start, view)
         except OSError:
-            self._take_crcs_anew(first, last)
+            self._take_crcs_anew(start, view, first, news)
             raise
+        if self.unchecked:
+            self.unchecked.difference_update(range(first, last + 1))
         crcs[first : last + 1] = news
         for block in range(first, last):
             filled[block] = BLOCK
@@ -113,7 +146,7 @@ class Chunk:
         """Zeros between what block holds and `low`; the CRC once `piece` follows them."""
         have = self.filled[block]
         zeros = _ZEROS[: low - have]
-        self._write_raw((block << _SHIFT) + have, memoryview(zeros))
+        self.write_raw((block << _SHIFT) + have, memoryview(zeros))
         crc = crc32c(zeros, self.crcs[block] if have else 0)
         return crc32c(piece, crc)
 
@@ -123,12 +156,27 @@ class Chunk:
         crc = crc32c(piece, crc32c(memoryview(old)[:low]))
         return crc32c(memoryview(old)[high:], crc) if high < len(old) else crc
 
-    def _take_crcs_anew(self, first: int, last: int) -> None:
-        """After a failed write its range is undefined, as POSIX has it, but not corrupt."""
-        for block in range(first, last + 1):
-            old = self.read_raw(block << _SHIFT, self.filled[block])
-            self.filled[block] = len(old)
-            self.crcs[block] = crc32c(old)
+    def _take_crcs_anew(self, start: int, view: memoryview, first: int, news: list[int]) -> None:
+        """After a failed write: what of it reached the file is found by comparing.
+
+        A block that holds all of its old or all of its new bytes gets the CRC of these, so that
+        damage done by the failing disk to the rest of it is still found. One that was cut in the
+        middle is undefined, as POSIX has it, but not corrupt.
+        """
+        for block, new in enumerate(news, first):
+            base = block << _SHIFT
+            filled = max(self.filled[block], min(BLOCK, start + len(view) - base))
+            try:
+                found = self.read_raw(base, filled)
+            except SpoolDiskError:
+                continue  # then it reads as damaged, which it is
+            if crc32c(memoryview(found)[: self.filled[block]]) == self.crcs[block]:
+                continue
+            if len(found) == filled and crc32c(found) == new:
+                self.filled[block], self.crcs[block] = filled, new
+                continue
+            kept = memoryview(found)[: self.filled[block]]
+            self.filled[block], self.crcs[block] = len(kept), crc32c(kept)
 
     def truncate(self, size: int) -> None:
         """Forgets the blocks at and after `size`; the block cut by it is checked (CorruptSpool)."""
@@ -141,6 +189,8 @@ class Chunk:
             self.filled[keep - 1] = inside
             self.crcs[keep - 1] = crc32c(memoryview(old)[:inside])
         del self.filled[keep:], self.crcs[keep:]
+        if self.unchecked:
+            self.unchecked = {block for block in self.unchecked if block < keep}
 
     def read_block(self, block: int) -> bytes:
         """What was written of a block, checked; raises CorruptSpool."""
@@ -169,28 +219,68 @@ class Chunk:
             low += BLOCK
         if len(data) < end - base:
             raise CorruptSpool(self.name, last)
+        if self.unchecked:
+            self.unchecked.difference_update(range(first, last + 1))
         whole = start == base and len(data) == end - base
         return data if whole else view[start - base : end - base]
 
     def read_raw(self, start: int, length: int) -> bytes:
-        """Unchecked; shorter where the file ends. Safe in any thread."""
+        """Unchecked; shorter where the file ends. Safe in any thread. Raises SpoolDiskError."""
         memory = self.data
         if memory is not None:
             return bytes(memory[start : start + length])
-        found = os.pread(self.fd, length, start)
-        while len(found) < length:
-            more = os.pread(self.fd, length - len(found), start + len(found))
-            if not more:
-                break
-            found += more
+        try:
+            found = os.pread(self.fd, length, start)
+            while len(found) < length:
+                more = os.pread(self.fd, length - len(found), start + len(found))
+                if not more:
+                    break
+                found += more
+        except OSError as error:
+            raise SpoolDiskError("read", self.name, error) from error
         return found
 
-    def _write_raw(self, start: int, view: memoryview) -> None:
+    def write_raw(self, start: int, view: memoryview) -> None:
+        """Bytes without their CRCs. OSError."""
         if self.data is not None:
             if len(self.data) < start:  # a hole: only inside one block, filled right after
                 self.data.extend(bytes(start - len(self.data)))
             self.data[start : start + len(view)] = view
             return
+        self.unsynced = True
         done = os.pwrite(self.fd, view, start)
         while done < len(view):
             done += os.pwrite(self.fd, view[done:], start + done)
+
+    # -- copies and durability
+
+    def copy_to(self, twin: "Chunk") -> None:
+        """Gives `twin`, an empty chunk file, the same bytes and CRCs; for a worker thread, while
+        this one is pinned and does not change. The bytes are not looked at: what is damaged here
+        is found there. Raises SpoolDiskError."""
+        for block, have in enumerate(self.filled):
+            if have:
+                data = self.read_raw(block << _SHIFT, have)
+                try:
+                    twin.write_raw(block << _SHIFT, memoryview(data))
+                except OSError as error:
+                    raise SpoolDiskError("write", twin.name, error) from error
+        twin.filled, twin.crcs = self.filled.copy(), self.crcs.copy()
+        twin.unchecked = self.unchecked.copy()
+
+    def fdatasync(self) -> None:
+        """What was written before the call is on the disk; for a worker thread. OSError."""
+        os.fdatasync(self.fd)
+
+    def rewrite(self) -> None:
+        """Writes every block again with the bytes it has: after a failed fdatasync the kernel
+        takes pages for written that are not. In the loop, as nothing may be written meanwhile.
+        Raises CorruptSpool and SpoolDiskError."""
+        for block, have in enumerate(self.filled):
+            if have:
+                data = self.read_block(block)
+                try:
+                    self.write_raw(block << _SHIFT, memoryview(data))
+                except OSError as error:
+                    raise SpoolDiskError("write", self.name, error) from error
+        self.suspect = False

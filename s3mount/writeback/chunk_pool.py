@@ -6,16 +6,17 @@ a thread. Nothing waits: a request that finds no room is answered None or False.
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import resource
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from s3mount.core.config import MIB, WritebackConfig
-from s3mount.core.errors import ConfigurationError
+from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.part_schedule import PartSchedule
-from s3mount.writeback.chunk import BLOCK, Chunk
+from s3mount.writeback.chunk import BLOCK, DISK_FULL, Chunk, SpoolDiskError
+from s3mount.writeback.chunk_files import ChunkFiles
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,9 @@ SMALL = 128 * 1024
 MEMORY_LIMIT = 64 * MIB  # for all tiny files together; beyond it they take sparse chunk files
 KEPT_FREE = 32  # chunk files kept for the next writer, whose pages are still in memory
 PREFERRED_CHUNK = 8 * MIB
-_PREFIX = "chunk-"
+# Empty files made ahead for a spool that must survive power cuts: closing a file of this many
+# chunks then needs no fsync of the directory. They take an inode each, and no bytes.
+PREPARED = 16
 
 
 def chunk_size_for(part_size: int) -> int:
@@ -42,6 +45,11 @@ class ChunkPool:
     A *dense* chunk is charged in full when taken: whoever started a chunk can always finish it,
     so that many writers in a small spool never block each other half way. A *sparse* one is
     charged for the blocks it touches: small files and scattered edits cost what they hold.
+    What an earlier process left is charged as well, even beyond the limit: then nothing new is
+    taken until it is below.
+
+    `sealed`: names of the files that a record of the journal names; they are not recycled, and
+    outlive this process.
     """
 
     def __init__(self, config: WritebackConfig, schedule: PartSchedule) -> None:
@@ -57,50 +65,81 @@ class ChunkPool:
         self.memory = 0  # part of `charged`
         self._memory_limit = min(MEMORY_LIMIT, self.limit // 4)
         self._reserve = config.disk_reserve
-        self._directory = config.spool_dir
+        self.files = ChunkFiles(config.spool_dir)
+        self.sealed: set[str] = set()
         self._free: list[Chunk] = []  # dense, still charged
         self._empty: list[Chunk] = []  # files of no bytes, charged nothing
         self._live = 0
         self._filling: list[Chunk] = []  # new dense files whose blocks are not all taken yet
-        self._serial = 0
-        self._lock = -1
+        self._overdraft = False
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Half of the descriptors stay for connections and the cache.
         self._most_files = max(64, (1 << 20 if soft < 0 else soft) // 2)
 
     # -- the directory
 
-    def open(self) -> None:
-        """Makes the private directory ours; chunk files of a dead process are removed.
+    def open(self, keep: Collection[str] = ()) -> None:
+        """Takes the directory. Chunk files of a dead process are removed but for those of the
+        names `keep`, which wait for `adopt` or `release_kept`.
 
         Raises ConfigurationError when a living process has it.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.chmod(0o700)
-        path = self._directory / "lock"
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = -1
-            raise ConfigurationError(
-                f"the spool {self._directory} is in use by another mount; give each its own"
-            ) from None
-        for leftover in self._directory.glob(f"{_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
+        self.files.open(keep)
+        self.charged += sum(self.files.kept.values())
 
-    def close(self) -> None:
-        """Removes the free files; those still live are removed too, but stay readable."""
+    def close(self, keep: Collection[str] = ()) -> None:
+        """Removes the files that no record names (`sealed`, `keep`); those still live stay
+        readable."""
         for chunk in self._free + self._empty:
             os.close(chunk.fd)
         self._free.clear()
         self._empty.clear()
-        if self._lock >= 0:
-            for leftover in self._directory.glob(f"{_PREFIX}*"):
-                leftover.unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = -1
+        if self.files.is_open:
+            self.files.close({*self.sealed, *self.files.kept, *keep})
+
+    def adopt(self, name: str, filled: list[int], crcs: list[int], dense: bool) -> Chunk:
+        """A sealed chunk of a kept file, charged even beyond the limit, with all of its blocks
+        `unchecked`. A file that is gone reads as damaged. Raises FilesystemError."""
+        if name in self.sealed:
+            raise FilesystemError(errno.EIO, f"two records name the chunk file {name}")
+        fd, found = self.files.reopen(name)
+        if not found:
+            log.error("the chunk file %s is not there any more", name)
+        self.charged -= self.files.kept.pop(name, 0)
+        chunk = Chunk(self.chunk_size, fd, name)
+        chunk.filled, chunk.crcs = filled, crcs
+        chunk.unchecked = {block for block, have in enumerate(filled) if have}
+        chunk.dense = dense
+        chunk.charged = self.chunk_size if dense else len(chunk.unchecked) * BLOCK
+        self.charged += chunk.charged
+        self._live += 1
+        self.seal(chunk)
+        return chunk
+
+    def release_kept(self) -> None:
+        """Removes the files that were kept and that nobody adopted."""
+        for name, size in self.files.kept.items():
+            self.files.remove(name)
+            self.charged -= size
+        self.files.kept.clear()
+
+    def prepare(self) -> None:
+        """Makes empty files ahead; see PREPARED."""
+        while len(self._empty) < PREPARED:
+            chunk = self._create()
+            if chunk is None:
+                return
+            self._empty.append(chunk)
+
+    def seal(self, chunk: Chunk) -> None:
+        """A record is about to name this file."""
+        chunk.sealed = True
+        self.sealed.add(chunk.name)
+
+    def unseal(self, chunk: Chunk) -> None:
+        """No record names it any more."""
+        chunk.sealed = False
+        self.sealed.discard(chunk.name)
 
     @property
     def live(self) -> int:
@@ -111,7 +150,7 @@ class ChunkPool:
 
     def charge(self, amount: int) -> bool:
         """Takes `amount` bytes of the limit, if need be from free chunk files."""
-        while self.charged + amount > self.limit:
+        while not self._overdraft and self.charged + amount > self.limit:
             if not self._free:
                 return False
             self._discard(self._free.pop())
@@ -121,9 +160,20 @@ class ChunkPool:
     def refund(self, amount: int) -> None:
         self.charged -= amount
 
+    @contextmanager
+    def overdraft(self) -> Iterator[None]:
+        """While inside everything has room: for what a record must not be without. No awaits."""
+        self._overdraft = True
+        try:
+            yield
+        finally:
+            self._overdraft = False
+
     def _disk_has(self, amount: int) -> bool:
         """Asked once a chunk, not once a write: a few microseconds."""
-        state = os.statvfs(self._directory)
+        if self._overdraft:
+            return True
+        state = os.statvfs(self.files.directory)
         free = state.f_bavail * state.f_frsize
         unfilled = 0
         self._filling = [chunk for chunk in self._filling if chunk.fd >= 0]
@@ -193,16 +243,21 @@ class ChunkPool:
         return chunk
 
     def _create(self) -> Chunk | None:
-        self._serial += 1
-        path = self._directory / f"{_PREFIX}{self._serial:06}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            fd = os.open(path, flags, 0o600)
-        except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}:
-                return None
-            raise
-        return Chunk(self.chunk_size, fd, path.name)
+        created = self.files.create()
+        return None if created is None else Chunk(self.chunk_size, *created)
+
+    def twin(self, chunk: Chunk) -> Chunk | None:
+        """An empty chunk file charged as `chunk` is, which will hold a copy of it."""
+        if chunk.dense:
+            return self.dense()
+        twin = self.sparse()
+        if twin is None or not chunk.charged:
+            return twin
+        if not self._disk_has(chunk.charged) or not self.charge(chunk.charged):
+            self.release(twin)
+            return None
+        twin.charged = chunk.charged
+        return twin
 
     def grow(self, chunk: Chunk, start: int, end: int) -> bool:
         """Charges a tiny or sparse chunk for a write of [start, end)."""
@@ -251,14 +306,17 @@ class ChunkPool:
                 return False
             target.charged = blocks
         try:
-            os.pwrite(target.fd, held, 0)
-        except OSError:
+            target.write_raw(0, memoryview(held))
+        except OSError as error:
             self.release(target)
-            return False
+            if error.errno in DISK_FULL:
+                return False
+            raise SpoolDiskError("write", target.name, error) from error
         self.memory -= chunk.charged
         self.refund(chunk.charged)
         chunk.fd, chunk.name, chunk.data = target.fd, target.name, None
         chunk.charged, chunk.dense = target.charged, target.dense
+        chunk.unsynced = True
         return True
 
     def pin(self, chunk: Chunk) -> None:
@@ -274,6 +332,7 @@ class ChunkPool:
 
     def release(self, chunk: Chunk) -> None:
         """The owner is done with it; a pinned one comes back with its last unpin."""
+        assert not chunk.sealed
         if chunk.pins:
             chunk.doomed = True
         else:
@@ -289,7 +348,7 @@ class ChunkPool:
         recycled = Chunk(self.chunk_size, chunk.fd, chunk.name)
         recycled.charged, recycled.dense = chunk.charged, chunk.dense
         chunk.fd = -1  # nobody may use it through the old owner's object any more
-        if recycled.dense:
+        if recycled.dense and self.charged <= self.limit:
             self._free.append(recycled)
         else:
             self._discard(recycled)
@@ -311,7 +370,7 @@ class ChunkPool:
         """Deletes the files; for a worker thread, as freeing many pages takes milliseconds."""
         for chunk in chunks:
             os.close(chunk.fd)
-            Path(self._directory, chunk.name).unlink(missing_ok=True)
+            self.files.remove(chunk.name)
 
     def removed(self, chunks: list[Chunk]) -> None:
         self.charged -= sum(chunk.charged for chunk in chunks)

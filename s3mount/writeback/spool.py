@@ -1,7 +1,7 @@
 """The spool: where the bytes that programs write wait for their upload."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,6 +10,8 @@ from s3mount.core.config import WritebackConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.writeback.chunk_pool import ChunkPool
+from s3mount.writeback.journal_records import SpoolRecord
+from s3mount.writeback.spool_restore import chunks_of, copy_into
 
 if TYPE_CHECKING:
     from s3mount.writeback.spooled_file import SpooledFile
@@ -37,14 +39,19 @@ class Spool:
         self._room = trio.Event()
         self._surplus = trio.Event()
 
-    def open(self) -> None:
-        """Takes the directory; raises ConfigurationError when another process has it."""
-        self.pool.open()
+    def open(self, keep: Collection[str] = ()) -> None:
+        """Takes the directory; raises ConfigurationError when another process has it.
 
-    def close(self) -> None:
+        `keep`: the chunk files that the journal names. They stay for `restore` and `export`,
+        until `pool.release_kept()`.
+        """
+        self.pool.open(keep)
+
+    def close(self, keep: Collection[str] = ()) -> None:
+        """Removes the chunk files but for those of `keep`, and those sealed and not forgotten."""
         for file in tuple(self.files):
             file.close()
-        self.pool.close()
+        self.pool.close(keep)
 
     async def __aenter__(self) -> "Spool":
         self.open()
@@ -58,6 +65,26 @@ class Spool:
 
         file = SpooledFile(self)
         self.files.add(file)
+        return file
+
+    def restore(self, record: SpoolRecord) -> "SpooledFile":
+        """The file as `record` has it, sealed; its chunk files were kept by `open`.
+
+        All of it is charged, even beyond the limit. Nothing is read yet: what is damaged or gone
+        raises CorruptSpool when it is needed, before any of its block is used. Of a record made
+        with another part size all is read and written anew here (seconds for gigabytes), and
+        nothing is sealed until the caller does it. Raises FilesystemError.
+        """
+        file = self.create_file()
+        try:
+            if record.chunk_size == self.pool.chunk_size:
+                file.adopt(record, chunks_of(self.pool, record))
+            else:
+                copy_into(file, self.pool, self.config.spool_dir, record)
+                file.adopt(record, None)
+        except BaseException:
+            file.close()
+            raise
         return file
 
     def usage(self) -> dict[str, int]:

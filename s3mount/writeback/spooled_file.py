@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
 from s3mount.writeback.chunk import Buffer, Chunk
+from s3mount.writeback.file_chunks import FileChunks
+from s3mount.writeback.journal_records import SpoolRecord
+from s3mount.writeback.seals import record_of
 
 if TYPE_CHECKING:
     from s3mount.writeback.spool import Spool
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class SpooledFile:
     to be still right.
     `finished`: chunks whose last byte was just written; the uploader takes them out.
     `failure`: why the upload will not go on (raised to writers that wait for room), or None.
+    `record_id`: the id of the journal's FileRecord; its owner sets it, for the upload's record.
+
+    Records: `seal`, write the record, `recorded`; or `forgotten` once the journal's record is
+    gone. In between nothing that a record names changes on the disk: a chunk is copied before it
+    is written again, and what is dropped, cut off or closed stays there, charged, until then.
     """
 
     def __init__(self, spool: "Spool") -> None:
@@ -50,13 +56,17 @@ class SpooledFile:
         self.readers = 0  # see `reading`
         self.on_close: Callable[[], None] | None = None  # set by the uploader
         self._spool = spool
-        self._pool = spool.pool
         self._chunk_size = spool.pool.chunk_size
-        self._chunks: dict[int, Chunk] = {}
+        self._chunks = FileChunks(spool.pool)
         self._stamps: dict[int, int] = {}
         # (stamp, size), ascending in both: a later, smaller truncation covers an earlier one.
         self._truncations: list[tuple[int, int]] = []
         self._rewritten: Extents | None = None  # written since begin_commit
+        self.record_id: int | None = None
+        # Called, synchronously, with a new record to be written at once in place of the last one
+        # sealed: bytes that it named are in a part of the unfinished upload now, and there is no
+        # room here. Without it they stay until the next record.
+        self.on_amended: Callable[[SpoolRecord], None] | None = None
         self.closed = False
 
     @property
@@ -108,13 +118,26 @@ class SpooledFile:
                 await self._with_room(start, piece, False)
 
     async def _with_room(self, offset: int, data: Buffer, dirty: bool) -> None:
+        """Waits for room, copies sealed chunks, stores."""
         end = offset + len(data)
+        done = False
 
         def attempt() -> bool:
+            nonlocal done
             if not dirty and self.present.overlaps(offset, end):
-                return True
-            return self._try_store(offset, data, dirty)
+                done = True
+            else:
+                done = self._try_store(offset, data, dirty)
+            return done or self._chunks.to_copy(offset, end) is not None
 
+        while not done:
+            index = self._chunks.to_copy(offset, end)
+            if index is None:
+                await self._until(attempt)
+            elif not await self._chunks.copy(index, self._until):
+                self._spool.wake()
+
+    async def _until(self, attempt: Callable[[], bool]) -> None:
         await self._spool.until(attempt, self)
 
     def _try_store(self, offset: int, data: Buffer, dirty: bool) -> bool:
@@ -125,23 +148,9 @@ class SpooledFile:
             return True
         size = self._chunk_size
         end = offset + length
-        first, last = offset // size, (end - 1) // size
-        taken: list[int] = []
-        for index in range(first, last + 1):
-            low = offset - index * size if index == first else 0
-            high = end - index * size if index == last else size
-            chunk = self._chunks.get(index)
-            if chunk is None:
-                chunk = self._take(index, low, high)
-                if chunk is not None:
-                    self._chunks[index] = chunk
-                    taken.append(index)
-                    continue
-            elif chunk.dense or self._pool.grow(chunk, low, high):
-                continue
-            for empty in taken:  # all or nothing: an empty chunk would only be in the way
-                self._release(empty)
+        if not self._chunks.reserve(offset, end):
             return False
+        first, last = offset // size, (end - 1) // size
         if first == last:
             return self._store(first, offset, end, data, dirty)
         view = memoryview(data)
@@ -151,33 +160,13 @@ class SpooledFile:
                 return False
         return True
 
-    def _take(self, index: int, low: int, high: int) -> Chunk | None:
-        """A new chunk for a first write of [low, high) in it."""
-        pool = self._pool
-        if index == 0 and low == 0 and high <= pool.small:
-            chunk = pool.in_memory(high)
-            if chunk is not None:
-                return chunk
-        elif low == 0 and (high >= pool.small or index - 1 in self._chunks):
-            return pool.dense()
-        chunk = pool.sparse()
-        if chunk is not None and not pool.grow(chunk, low, high):
-            pool.release(chunk)
-            return None
-        return chunk
-
     def _store(self, index: int, start: int, end: int, data: Buffer, dirty: bool) -> bool:
-        base = index * self._chunk_size
         if dirty:
             # Before the bytes change: a part that is being read right now must turn stale.
             self.write_count += 1
             self._stamps[index] = self.write_count
-        try:
-            self._chunks[index].write(start - base, data)
-        except OSError as error:
-            if error.errno in _DISK_FULL:
-                return False
-            raise FilesystemError(errno.EIO, f"the spool cannot be written: {error}") from error
+        if not self._chunks.write(index, start, data):
+            return False
         self.present.add(start, end)
         if dirty:
             self.dirty.add(start, end)
@@ -186,7 +175,7 @@ class SpooledFile:
                 self.published.remove(start, end)
             if self._rewritten is not None:
                 self._rewritten.add(start, end)
-            if end - base == self._chunk_size:
+            if end == (index + 1) * self._chunk_size:
                 self.finished.append(index)
         return True
 
@@ -203,33 +192,22 @@ class SpooledFile:
             self.readers -= 1
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes [offset, offset + length), which must be present."""
+        """Bytes [offset, offset + length), which must be present.
+
+        Blocks that an earlier process wrote are checked when they are read first, and reads of
+        whole blocks always, as that takes no more I/O: CorruptSpool. SpoolDiskError.
+        """
         end = offset + length
         if not self.present.covers(offset, end):
             raise ValueError(f"bytes {offset}-{end} are not all in the spool")
-        size = self._chunk_size
-        index = offset // size
-        if end <= (index + 1) * size:
-            found = self._chunks[index].read_raw(offset - index * size, length) if length else b""
-        else:
-            found = b"".join(
-                chunk.read_raw(low, high - low) for chunk, low, high in self.pieces(offset, end)
-            )
+        found = self._chunks.read(offset, end)
         if len(found) != length:
             raise FilesystemError(errno.EIO, f"the spool lost bytes {offset}-{end}")
         return found
 
     def pieces(self, start: int, end: int) -> list[tuple[Chunk, int, int]]:
         """(chunk, low, high) of each chunk that holds a piece of the present range [start, end)."""
-        size = self._chunk_size
-        return [
-            (
-                self._chunks[index],
-                max(start - index * size, 0),
-                min(end - index * size, size),
-            )
-            for index in range(start // size, (end - 1) // size + 1)
-        ]
+        return self._chunks.pieces(start, end)
 
     def verify(self, start: int, end: int) -> None:
         """Checks the CRCs of all that is present in [start, end); raises EIO naming the block."""
@@ -253,6 +231,56 @@ class SpooledFile:
         """The smallest size that the file was truncated to after `stamp`."""
         return min((size for when, size in self._truncations if when > stamp), default=None)
 
+    # -- what the journal names
+
+    def seal(self) -> SpoolRecord:
+        """What the file has now. Of what the record names nothing changes on the disk until a
+        later record is `recorded` or this one `forgotten`; its bytes are there for good once
+        `sync` returns."""
+        record = self.unsealed_record()
+        self._chunks.seal(record)
+        return record
+
+    def unsealed_record(self) -> SpoolRecord:
+        """What the file has now, for a record of bytes that nobody was promised: blocks written
+        again later do not fit their CRC then."""
+        return record_of(self, self._chunks.by_index, self._chunk_size)
+
+    def adopt(self, record: SpoolRecord, chunks: dict[int, Chunk] | None) -> None:
+        """This new file becomes what `record` tells, of these sealed chunks; None: its bytes were
+        written here already. For Spool.restore."""
+        self.present, self.dirty = Extents(record.present), Extents(record.dirty)
+        self.dropped, self.published = Extents(record.dropped), Extents(record.published)
+        self.finished.clear()
+        if chunks is not None:
+            self._chunks.by_index = chunks
+            self._chunks.seals.made(record, [])
+            self._chunks.seals.recorded(record)
+
+    def recorded(self, record: SpoolRecord) -> None:
+        """The journal has this record of `seal` (or of on_amended) in the place of all earlier
+        ones, and nothing brings these back: committed, where a killed process is all that counts,
+        synced where a power cut does too. What only they named is given back."""
+        if self._chunks.seals.recorded(record):
+            self._spool.wake()
+
+    def forgotten(self) -> None:
+        """The journal names nothing of this file any more, as `recorded` has it."""
+        if self._chunks.forgotten():
+            self._spool.wake()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the journal may name anything of this file."""
+        return self._chunks.seals.last is not None
+
+    async def sync(self) -> None:
+        """All that was written or sealed before the call is on the disk.
+
+        Raises SpoolDiskError; then it is not known what is, and the next call writes it again.
+        """
+        await self._chunks.sync()
+
     # -- giving up bytes
 
     def truncate(self, size: int) -> None:
@@ -261,16 +289,12 @@ class SpooledFile:
         Raises EIO when the block that is cut is damaged on the disk.
         """
         chunk_size = self._chunk_size
-        cut = self._chunks.get(size // chunk_size)
-        if cut is not None and size % chunk_size:
-            cut.truncate(size % chunk_size)
+        self._chunks.truncate(size)
         self.write_count += 1
         while self._truncations and self._truncations[-1][1] >= size:
             self._truncations.pop()
         self._truncations.append((self.write_count, size))
         beyond = -(-size // chunk_size)
-        for index in [index for index in self._chunks if index >= beyond]:
-            self._release(index)
         for index in [index for index in self._stamps if index >= beyond]:
             del self._stamps[index]
         for extents in (self.present, self.dirty, self.dropped, self.published, self._rewritten):
@@ -285,12 +309,19 @@ class SpooledFile:
         [start, end) are whole chunks, all of it present.
         """
         size = self._chunk_size
-        for index in range(start // size, end // size):
-            self._release(index)
+        chunks = self._chunks
+        indexes = range(start // size, end // size)
+        sealed = [index for index in indexes if chunks.by_index[index].sealed]
+        for index in indexes:
+            chunks.release(index)
         for extents in (self.present, self.dirty, self._rewritten):
             if extents is not None:
                 extents.remove(start, end)
         self.dropped.add(start, end)
+        if sealed and self.on_amended is not None:
+            amended = chunks.seals.without(sealed)
+            if amended is not None:
+                self.on_amended(amended)
         self._spool.wake()
 
     def release_clean(self) -> None:
@@ -298,29 +329,27 @@ class SpooledFile:
         size = self._chunk_size
         clean = [
             index
-            for index in self._chunks
+            for index in self._chunks.by_index
             if not self.dirty.overlaps(index * size, (index + 1) * size)
         ]
         for index in clean:
-            self._release(index)
+            self._chunks.release(index)
             self.present.remove(index * size, (index + 1) * size)
         if clean:
             self._spool.wake()
 
     def close(self) -> None:
-        """Gives everything back; the file holds nothing any more."""
+        """Gives everything back but what a record names: that stays until `forgotten`, and
+        beyond the life of the process."""
         self.closed = True
-        for index in tuple(self._chunks):
-            self._release(index)
+        for index in tuple(self._chunks.by_index):
+            self._chunks.release(index)
         for extents in (self.present, self.dirty, self.dropped, self.published):
             extents.clear()
         self._spool.files.discard(self)
         if self.on_close is not None:
             self.on_close()
         self._spool.wake()
-
-    def _release(self, index: int) -> None:
-        self._pool.release(self._chunks.pop(index))
 
     # -- commits
 

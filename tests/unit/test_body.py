@@ -70,7 +70,7 @@ async def test_a_file_that_was_not_cut_and_reads_wrong_is_damaged(
         writer = here.writer()
         await writer.write(0, pattern(0, 2 * PART))
         chunk = writer.file.pieces(0, 1)[0][0]
-        before_reading(monkeypatch, lambda: chunk._write_raw(100, memoryview(b"damage")))
+        before_reading(monkeypatch, lambda: chunk.write_raw(100, memoryview(b"damage")))
         with pytest.raises(CorruptSpool):
             async with body_of(here, writer):
                 pass
