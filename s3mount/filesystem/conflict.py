@@ -1,66 +1,200 @@
 """What becomes of bytes whose commit lost against another host: nothing of them is lost."""
 
+import errno
+import itertools
 import logging
 import socket
 import time
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import ALWAYS, StoreError, WriteHeaders
+from s3mount.core.keys import MAX_KEY, MAX_NAME
+from s3mount.store.base import (
+    ALWAYS,
+    NotFound,
+    Part,
+    PreconditionFailed,
+    StoreError,
+    WriteHeaders,
+)
+from s3mount.writeback.body import SLICE, SLICED_OVER, BaseView, FileBody
+from s3mount.writeback.parallel import all_of
 
 if TYPE_CHECKING:
     from s3mount.filesystem.open_file import OpenFile
+    from s3mount.filesystem.state import State
 
 log = logging.getLogger(__name__)
 
+# Parts of a conflict file sent at once; their memory comes from the uploader's budget anyway.
+PARALLEL_PARTS = 4
+CLEAN_UP_TIME = 10.0
+# `.at-` and the offset of a piece, up to 5 TiB.
+_ROOM_FOR_OFFSET = len(".at-5497558138880")
 
-def conflict_name(key: str) -> str:
-    """`NAME.conflict-HOST-TIME`, the time in UTC to the second."""
+_last_moment = 0  # of a name given out here, in microseconds
+
+
+def conflict_name(key: str, moment: int) -> str:
+    """`NAME.conflict-HOST-TIME`: UTC, to the microsecond, so that no two are alike.
+
+    `moment`: microseconds since the epoch. NAME is cut, and where even that does not help the
+    file goes into a directory further up, so that the result (and `.at-OFFSET` behind it) is
+    neither too long for a file name nor for a key.
+    """
     host = socket.gethostname().split(".")[0] or "unknown"
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    return f"{key}.conflict-{host}-{stamp}"
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(moment // 1_000_000))
+    suffix = f".conflict-{host}-{stamp}.{moment % 1_000_000:06d}Z"
+    directory, slash, name = key.rpartition("/")
+    room = MAX_NAME - len(suffix.encode()) - _ROOM_FOR_OFFSET
+    while directory and len(directory.encode()) + 1 + MAX_NAME > MAX_KEY:
+        directory, slash, _ = directory.rpartition("/")
+    name = name.encode()[: max(1, room)].decode(errors="ignore")
+    return f"{directory}{slash}{name}{suffix}"
+
+
+async def free_name(state: "State", key: str) -> str:
+    """A conflict name for `key` that nothing in the bucket has, and nobody else will choose.
+
+    It is this host's and this microsecond's alone; the look is for a clock that was set back.
+    """
+    global _last_moment  # noqa: PLW0603 - all file systems of the process
+    while True:
+        _last_moment = max(_last_moment + 1, time.time_ns() // 1000)
+        name = conflict_name(key, _last_moment)
+        try:
+            await state.store.head(name)
+        except NotFound:
+            return name
 
 
 async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeaders) -> None:
-    """Puts this host's version beside the other's.
+    """Puts this host's version beside the other's, whatever its size.
 
     The whole file if its unchanged parts can still be read; else one object for each range that
     was written here, its offset in the name, for a made-up byte must never stand for a missing
     one. Raises StoreError if not even that can be stored: then the bytes stay in the spool.
     """
-    target = conflict_name(key)
-    content = await _whole(file)
-    if content is not None:
-        await file.state.store.put(target, content, headers, condition=ALWAYS)
+    target = await free_name(file.state, key)
+    if await _keep_whole(file, target, headers):
+        names = [target]
         log.warning(
             "%r was changed by another host; this host's version is kept as %r", key, target
         )
-        return
-    if file.spooled is None:
-        return
-    for start, end in list(file.spooled.present):
-        name = f"{target}.at-{start}"
-        data = file.spooled.read(start, end - start)
-        await file.state.store.put(name, data, headers, condition=ALWAYS)
-        log.warning("%r was changed by another host; bytes written here are kept as %r", key, name)
+    else:
+        names = await _keep_ranges(file, key, target, headers)
+    file.state.note_conflict(key, names)
 
 
-async def _whole(file: "OpenFile") -> bytes | None:
-    """The file as this host sees it; None if the version it was based on cannot be read."""
-    answer = bytearray(file.size)
-    if file.spooled is not None and file.spooled.dropped:
-        log.error("%r: parts of it left the full spool and are lost", file.inode.name)
-        return None
-    present = file.spooled.present if file.spooled is not None else None
-    end = min(file.visible, file.size)
-    gaps = [(0, end)] if present is None else list(present.gaps(0, end))
+async def _keep_whole(file: "OpenFile", target: str, headers: WriteHeaders) -> bool:
+    """False if the version it was based on cannot be read any more."""
+    spooled = file.spooled
+    if spooled is not None and (spooled.dropped or spooled.published):
+        return False
+    base = BaseView(min(file.visible, file.size), file.read_base)
     try:
-        for start, stop in gaps:
-            if start < stop:
-                answer[start:stop] = await file.read_base(start, stop - start)
-    except (StoreError, FilesystemError):
-        return None
-    if file.spooled is not None:
-        for start, stop in list(file.spooled.present):
-            answer[start:stop] = file.spooled.read(start, stop - start)
-    return bytes(answer)
+        await _send(file, target, headers, 0, file.size, base)
+    except (NotFound, PreconditionFailed) as error:
+        log.info("the rest of %r cannot be read: %s", file.inode.name, error)
+        return False
+    except FilesystemError as error:
+        if error.errno != errno.ESTALE:
+            raise
+        return False
+    return True
+
+
+async def _keep_ranges(file: "OpenFile", key: str, target: str, headers: WriteHeaders) -> list[str]:
+    spooled = file.spooled
+    names: list[str] = []
+    if spooled is None:
+        return names
+    for start, end in list(spooled.present):
+        name = f"{target}.at-{start}"
+        await _send(file, name, headers, start, end, None)
+        names.append(name)
+        log.warning("%r was changed by another host; bytes written here are kept as %r", key, name)
+    if spooled.dropped or spooled.published:
+        log.error("%r: parts of it left the full spool and are lost", key)
+    return names
+
+
+# -- sending -----------------------------------------------------------------------------------
+
+
+async def _send(
+    file: "OpenFile",
+    name: str,
+    headers: WriteHeaders,
+    start: int,
+    end: int,
+    base: BaseView | None,
+) -> None:
+    """Bytes [start, end) as the object `name`; never more of them in memory than a few parts."""
+    uploader = file.state.uploader
+    if end - start <= max(uploader.config.single_put_limit, uploader.schedule.part_size):
+        async with uploader.memory.holding(end - start), _body(file, start, end, base) as body:
+            await file.state.store.put(name, body.body, headers, condition=ALWAYS)
+        uploader.progressed()
+    else:
+        await _send_parts(file, name, headers, start, end, base)
+
+
+async def _send_parts(
+    file: "OpenFile",
+    name: str,
+    headers: WriteHeaders,
+    start: int,
+    end: int,
+    base: BaseView | None,
+) -> None:
+    store, uploader = file.state.store, file.state.uploader
+    upload_id = await store.create_upload(name, headers)
+    parts: dict[int, Part] = {}
+
+    async def one(number: int, low: int, high: int) -> None:
+        weight = high - low if high - low <= SLICED_OVER else 2 * SLICE
+        async with uploader.memory.holding(weight), _body(file, low, high, base) as body:
+            parts[number] = await store.upload_part(name, upload_id, number, body.body)
+        uploader.progressed()
+
+    try:
+        pieces = _pieces(file, start, end)
+        await all_of([partial(one, *piece) for piece in pieces], PARALLEL_PARTS)
+        await store.complete_upload(
+            name, upload_id, [parts[number] for number in sorted(parts)], condition=ALWAYS
+        )
+    except BaseException:
+        with trio.move_on_after(CLEAN_UP_TIME, shield=True):
+            try:
+                await store.abort_upload(name, upload_id)
+            except StoreError as error:
+                log.warning("upload %s of %r could not be aborted: %s", upload_id, name, error)
+        raise
+
+
+def _pieces(file: "OpenFile", start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(part number, its first byte, its end) in the file."""
+    schedule = file.state.uploader.schedule
+    for number, slot in zip(itertools.count(1), schedule.slots(end - start), strict=False):
+        low, high = schedule.bounds(slot)
+        yield number, start + low, min(start + high, end)
+
+
+def _body(file: "OpenFile", start: int, end: int, base: BaseView | None) -> FileBody:
+    spooled, uploader = file.spooled, file.state.uploader
+    if spooled is None:
+        raise FilesystemError(errno.EIO, "no spool")
+    return FileBody(
+        spooled,
+        uploader.spool,
+        start,
+        end,
+        base=base,
+        since=spooled.write_count,
+        limiter=uploader.readers,
+    )

@@ -272,25 +272,22 @@ class OpenFile:
             self.prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
-            if self.remote is not None and not self._is_own(self.remote):
-                await self._learn_foreign_metadata()
-                headers = self._headers()
             self.snapshot = replace(self.snapshot, size=self.size)
-            base = self.remote if self.visible else None
             try:
+                if self.remote is not None and not self._is_own(self.remote):
+                    await self._learn_foreign_metadata()
+                    headers = self._headers()
                 return await self.upload.commit(
                     key,
                     headers,
                     size=self.size,
-                    base=None
-                    if base is None
-                    else BaseObject(base.key, base.etag, base.size, base.version_id),
+                    base=self._base_object(),
                     visible=self.visible,
                     condition=condition,
                     read_base=self.read_base,
                 )
             except (PreconditionFailed, NotFound, FilesystemError) as error:
-                if isinstance(error, NotFound) and base is None:
+                if isinstance(error, NotFound) and condition.etag is None:
                     raise
                 if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
                     raise  # ESTALE: the base could not be read any more
@@ -300,10 +297,17 @@ class OpenFile:
                     f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
                 ) from error
 
+    def _base_object(self) -> BaseObject | None:
+        remote = self.remote if self.visible else None
+        if remote is None:
+            return None
+        return BaseObject(remote.key, remote.etag, remote.size, remote.version_id)
+
     async def give_way(self) -> None:
         """Keeps the bytes beside what others have put under the name, and raises ESTALE."""
         async with self.lock:
             key = self.state.namespace.key(self.inode)
+            self.prepare_upload()
             await keep_conflicting_bytes(self, key, self._headers())
             self.sent = self.changes
         raise FilesystemError(
@@ -320,12 +324,22 @@ class OpenFile:
         )
 
     async def _learn_foreign_metadata(self) -> None:
-        if self.kept is None and self.remote is not None:
-            try:
-                self.kept = await self.state.store.head(self.remote.key)
-            except NotFound:
-                if not self.whole:
-                    raise
+        """Raises NotFound and PreconditionFailed where the version that is edited is no more."""
+        if self.kept is not None or self.remote is None:
+            return
+        try:
+            found = await self.state.store.head(self.remote.key)
+        except NotFound:
+            if not self.whole:
+                raise
+            return
+        if found.etag != self.remote.etag and not self.whole:
+            raise PreconditionFailed(
+                f"is another version now ({found.etag})",
+                operation="HeadObject",
+                key=self.remote.key,
+            )
+        self.kept = found
 
     async def read_base(self, offset: int, length: int) -> bytes:
         """Bytes of the base object for a part that is sent with changes in it."""

@@ -1,8 +1,10 @@
 """What the modules of the file system share: the layers below and the files that are open."""
 
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -28,7 +30,19 @@ OWN_VERSIONS = 20_000
 # LastModified has whole seconds, an answer's Date comes a moment later.
 SAME_TIME = 2.0
 
+# Conflicts that `status` still knows of.
+CONFLICTS = 100
+
 Invalidate = Callable[[int, bytes, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another host was faster: `key` is theirs; this host's bytes are in the objects `kept`."""
+
+    key: str
+    kept: Sequence[str]
+    at: float  # seconds since the epoch
 
 
 class State:
@@ -65,6 +79,7 @@ class State:
         self.nursery: trio.Nursery | None = None  # while the file system runs
         # A write-behind change was refused (EACCES): the next ones wait for their own outcome.
         self.cautious = config.writeback.sync
+        self.conflicts: deque[Conflict] = deque(maxlen=CONFLICTS)  # newest last
         self._own: OrderedDict[str, tuple[str, float]] = OrderedDict()  # ETag and time by key
 
     def start_soon(self, function: Callable[[], Awaitable[None]]) -> None:
@@ -97,6 +112,9 @@ class State:
     def disown(self, key: str) -> None:
         """What is under the key now may carry others' metadata, or there is nothing."""
         self._own.pop(key, None)
+
+    def note_conflict(self, key: str, kept: Sequence[str]) -> None:
+        self.conflicts.append(Conflict(key, tuple(kept), time.time()))
 
     def remote_of(self, inode: Inode) -> RemoteObject | None:
         """Where the committed bytes of `inode` are now; None if it has none."""

@@ -31,6 +31,7 @@ def describe(state: State, pending: Pending) -> dict[str, Any]:
         "intents": intents[:1000],
         "done": dict(state.queue.done_by_kind),
         "failures": list(state.queue.failures),
+        "conflicts": [asdict(conflict) for conflict in state.conflicts],
         "transfers": [dict(transfer) for transfer in state.uploader.transfers()],
         "open_files": len(state.open_files),
         "requests": dict(state.store.counts()),

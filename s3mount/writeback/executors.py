@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 TREE_COPIES = 64
 # Deletes that had to wait longer than this look first: others may have put something new there.
 LOOK_AFTER = 10.0
+# A copy that took longer than this looks at its source again before it deletes that.
+LOOK_AGAIN_AFTER = 1.0
 DELETE_BATCH = 1000
 
 Replacing = Callable[[Sequence[str]], Awaitable[None]]
@@ -85,6 +87,7 @@ class Executors:
         source = intent.source if intent.source is not None else intent.key
         if source != intent.key:
             await self._before_replacing([intent.key])
+        looked = trio.current_time()
         try:
             copied = await self._copier.copy(
                 source, intent.key, etag=intent.source_etag, attributes=intent.attributes
@@ -94,17 +97,30 @@ class Executors:
             if intent.attempts == 0 or source == intent.key:
                 raise
             info = await self._store.head(intent.key)
-            result = PutResult(info.etag, info.version_id, info.answered_at)
+            result, etag = PutResult(info.etag, info.version_id, info.answered_at), None
         else:
-            result = copied.result
+            result, etag = copied.result, copied.info.etag
         if source != intent.key:
             # Readers must know the new place before the old one is gone.
             if intent.on_copied is not None:
                 intent.on_copied(intent, result)
             await self._before_replacing([source])
-            await self._store.delete(source)
+            if etag is not None and await self._is_still(source, etag, looked):
+                await self._store.delete(source)
             self._own.disown(source)
         return result
+
+    async def _is_still(self, source: str, etag: str, looked: float) -> bool:
+        """Whether the source of a rename is what was copied: seen so just now, or asked again."""
+        if trio.current_time() - looked <= LOOK_AGAIN_AFTER:
+            return True
+        try:
+            found = await self._store.head(source)
+        except NotFound:
+            return False
+        if found.etag != etag:
+            log.warning("%r was renamed; others have put a new version there, it stays", source)
+        return found.etag == etag
 
     # -- deletes -------------------------------------------------------------------------------
 
