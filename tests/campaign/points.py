@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
 from types import ModuleType
 from typing import Any
 
@@ -28,8 +29,10 @@ METHODS: tuple[tuple[str, str, str, str], ...] = (
         "s3mount.writeback.sqlite_journal",
         "SqliteJournal",
         "load record update forget write_file forget_file begin_upload learn_upload write_part"
-        " end_upload sync",
+        " forget_part end_upload sync",
     ),
+    ("segment", "s3mount.writeback.journal_log", "Segment", "create append"),
+    ("database", "s3mount.writeback.journal_database", "Database", "rows apply"),
     ("spool", "s3mount.writeback.spool", "Spool", "restore"),
     ("spooled", "s3mount.writeback.spooled_file", "SpooledFile", "try_write seal sync truncate"),
     ("pool", "s3mount.writeback.chunk_pool", "ChunkPool", "dense sparse release"),
@@ -46,7 +49,10 @@ METHODS: tuple[tuple[str, str, str, str], ...] = (
 # Modules in which every function and method is a point: the steps of recovery.
 MODULES: tuple[tuple[str, str], ...] = (
     ("recovery", "s3mount.writeback.recovery"),
+    ("after_crash", "s3mount.writeback.after_crash"),
     ("replay", "s3mount.filesystem.replay"),
+    ("recovered_put", "s3mount.filesystem.recovered_put"),
+    ("recoverable", "s3mount.writeback.recoverable"),
 )
 
 
@@ -82,11 +88,14 @@ def _module(name: str) -> ModuleType | None:
 
 def _wrap_methods(short: str, owner: Any, names: list[str], reached: Reached) -> Iterator[str]:
     for name in names:
-        function = inspect.getattr_static(owner, name, None)
+        found = inspect.getattr_static(owner, name, None)
+        kind = type(found) if isinstance(found, classmethod | staticmethod) else None
+        function = found if kind is None else found.__func__
         if not inspect.isfunction(function):
             continue
         point = f"{short}.{name}"
-        setattr(owner, name, _wrapped(point, function, reached))
+        wrapped = _wrapped(point, function, reached)
+        setattr(owner, name, wrapped if kind is None else kind(wrapped))
         yield from (f"{point}:before", f"{point}:after")
 
 
@@ -97,8 +106,14 @@ def _wrap_module(short: str, module: ModuleType, reached: Reached) -> Iterator[s
         if inspect.isfunction(found):
             setattr(module, name, _wrapped(f"{short}.{name}", found, reached))
             yield from (f"{short}.{name}:before", f"{short}.{name}:after")
-        elif inspect.isclass(found) and not issubclass(found, BaseException):
-            own = [each for each in vars(found) if not each.startswith("__")]
+        elif inspect.isclass(found) and not issubclass(found, BaseException | Enum):
+            own = [
+                each
+                for each, value in vars(found).items()
+                if inspect.isfunction(value)
+                and value.__module__ == module.__name__
+                and not each.startswith("__")
+            ]
             yield from _wrap_methods(short, found, own, reached)
 
 

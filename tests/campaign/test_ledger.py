@@ -1,0 +1,102 @@
+"""The campaigns' own judge: it finds what is lost, and accepts what may be."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.ledger import Entry, Group, Ledger, Step, file_entry
+
+A, B = file_entry(b"a", 0o644), file_entry(b"b", 0o644)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    found = Ledger("test", tmp_path / "trace")
+    found.accept({"a": A, "b": B})
+    return found
+
+
+def gone() -> None:
+    raise OSError("the mount died")
+
+
+def test_what_was_acknowledged_must_be_there(ledger: Ledger) -> None:
+    assert ledger.settle({"a": A, "b": B}) == []
+    assert len(ledger.settle({"a": A})) == 1
+
+
+def test_another_content_mode_or_time_is_a_loss(ledger: Ledger) -> None:
+    stamped = replace(A, mtime_ns=5)
+    for other in (B, replace(A, mode=0o600), file_entry(b"")):
+        ledger.accept({"a": A})
+        assert len(ledger.settle({"a": other})) == 1
+    ledger.accept({"a": stamped})
+    assert len(ledger.settle({"a": replace(A, mtime_ns=6)})) == 1
+
+
+def test_a_name_that_nobody_acknowledged_is_told(ledger: Ledger) -> None:
+    assert len(ledger.settle({"a": A, "b": B, "stub": file_entry(b"")})) == 1
+
+
+def test_an_operation_in_progress_happened_or_did_not(ledger: Ledger) -> None:
+    rename: Group = {"a": None, "b": A}
+    for found, wrong in (({"a": A, "b": B}, 0), ({"b": A}, 0), ({"b": B}, 1), ({}, 2)):
+        ledger.accept({"a": A, "b": B})
+        with pytest.raises(OSError, match="died"):
+            ledger.do("rename", [rename], gone)
+        assert len(ledger.settle(found)) == wrong, found
+
+
+def steps(ledger: Ledger, *made: tuple[Group, bool, float]) -> None:
+    now = time.monotonic()
+    for group, kept, age in made:
+        ledger.steps.append(Step("step", [group], kept, now - age))
+        for path, entry in group.items():
+            if entry is None:
+                del ledger.tree[path]
+            else:
+                ledger.tree[path] = entry
+    ledger.died = now
+
+
+def test_a_power_cut_may_take_the_last_changes_of_names_and_only_these(ledger: Ledger) -> None:
+    directory = Entry("directory")
+    made: tuple[tuple[Group, bool, float], ...] = (
+        ({"old": directory}, False, 5.0),
+        ({"new": directory}, False, 0.1),
+        ({"last": directory}, False, 0.05),
+    )
+    whole = {"a": A, "b": B, "old": directory, "new": directory, "last": directory}
+    for lost, wrong, aged in (
+        ((), False, False),
+        (("last",), False, True),
+        (("last", "new"), False, True),
+        (("new",), True, False),
+        (("last", "new", "old"), True, False),
+        (("a",), True, False),
+    ):
+        ledger.accept({"a": A, "b": B})
+        steps(ledger, *made)
+        found = {path: entry for path, entry in whole.items() if path not in lost}
+        losses, age = ledger.settle_after_cut(found, 0.5, all_kept=False)
+        assert (bool(losses), bool(age)) == (wrong, aged), lost
+
+
+def test_a_power_cut_never_takes_what_close_acknowledged(ledger: Ledger) -> None:
+    directory = Entry("directory")
+    made: tuple[tuple[Group, bool, float], ...] = (
+        ({"d": directory}, False, 0.2),
+        ({"c": A}, True, 0.1),
+    )
+    for found, all_kept, wrong in (
+        ({"a": A, "b": B, "c": A}, False, False),  # the directory's mkdir alone is lost
+        ({"a": A, "b": B, "c": A}, True, True),  # ... which one journal does not allow
+        ({"a": A, "b": B, "d": directory}, False, True),
+        ({"a": A, "b": B}, True, True),
+    ):
+        ledger.accept({"a": A, "b": B})
+        steps(ledger, *made)
+        losses, _ = ledger.settle_after_cut(found, 0.5, all_kept=all_kept)
+        assert bool(losses) == wrong, (found, all_kept)
