@@ -12,6 +12,7 @@ from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes, threads
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.probing import Prober
+from s3mount.store.quick_head import QuickHead
 from s3mount.store.retry import Retrier
 from s3mount.store.s3 import S3Store
 from s3mount.store.sender import Sender
@@ -35,7 +36,7 @@ def open_store(config: StoreConfig) -> ObjectStore:
     """The store of a bucket. Sends nothing yet; to be called where trio runs or before it does.
 
     A request goes: S3Store -> Retrier (attempts, deadline) -> Lanes (a thread of its lane) ->
-    Wire (one attempt).
+    Wire (one attempt). A HEAD is tried by QuickHead first.
     """
     counts = Counts()
     connection = Connection(config)
@@ -46,4 +47,13 @@ def open_store(config: StoreConfig) -> ObjectStore:
     once = Sender(wire, _Once(lanes, config.request_deadline))
     probe = CapabilityProbe(config, Prober(config.bucket, once, headers).probe)
     uploads = MultipartUploads(config.bucket, sender, probe, headers)
-    return S3Store(config, connection, wire, sender, probe, uploads, counts)
+    return S3Store(
+        config,
+        connection,
+        wire,
+        QuickHead(config, connection, wire, counts),
+        sender,
+        probe,
+        uploads,
+        counts,
+    )

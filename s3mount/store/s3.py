@@ -22,6 +22,7 @@ from s3mount.store.endpoint import Connection
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
+from s3mount.store.quick_head import QuickHead
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Answer, Request, Wire, body_size
 
@@ -36,6 +37,7 @@ class S3Store:
         config: StoreConfig,
         connection: Connection,
         wire: Wire,
+        quick: QuickHead,
         sender: Sender,
         probe: CapabilityProbe,
         uploads: MultipartUploads,
@@ -44,6 +46,7 @@ class S3Store:
         self._config = config
         self._connection = connection
         self._wire = wire
+        self._quick = quick
         self._sender = sender
         self._probe = probe
         self._uploads = uploads
@@ -64,6 +67,8 @@ class S3Store:
     async def head(self, key: str, *, version_id: str | None = None) -> base.ObjectInfo:
         check_key("HeadObject", key)
         request = Request("HeadObject", "HEAD", key, _version(version_id), self._headers.read())
+        if (found := await self._quick.ask(request)) is not None:
+            return found
         return await self._sender.read(
             request,
             lambda answer: object_info(key, answer.headers, answer.asked_at),
@@ -348,6 +353,7 @@ class S3Store:
 
     async def aclose(self) -> None:
         """Idle connections are closed; requests under way end by themselves."""
+        await self._quick.aclose()
         self._wire.close()
         self._connection.close()
         await trio.lowlevel.checkpoint()

@@ -206,6 +206,11 @@ class Wire:
 
     # -- where to
 
+    def route(self) -> tuple[Endpoint, Signer]:
+        """As found out so far; the first time it may block."""
+        endpoint, signer, _ = self._routed()
+        return endpoint, signer
+
     def _routed(self) -> tuple[Endpoint, Signer, HTTPConnectionPool]:
         route = self._route
         if route is None:
