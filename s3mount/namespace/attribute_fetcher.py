@@ -27,16 +27,13 @@ BEHIND = 112  # HEADs nobody waits for; they leave room for those somebody waits
 
 
 class AttributeFetcher:
-    """`mounted_at` (seconds since the epoch) stands in for the times of implied directories."""
+    """See the module; `nursery` is set while the namespace runs."""
 
-    def __init__(
-        self, tree: Tree, remote: Remote, config: NamespaceConfig, mounted_at: float
-    ) -> None:
+    def __init__(self, tree: Tree, remote: Remote, config: NamespaceConfig) -> None:
         self.nursery: trio.Nursery | None = None  # for what goes on behind; None: nothing does
         self._tree = tree
         self._remote = remote
         self._config = config
-        self._mounted_at = mounted_at
         self._flights: dict[int, trio.Event] = {}
         self._behind: deque[tuple[Inode, float]] = deque()
         self._behind_tasks = 0
@@ -59,7 +56,7 @@ class AttributeFetcher:
         """The attributes as known, else the mount's defaults for such an object."""
         if inode.attributes is not None:
             return inode.attributes
-        modified = self._mounted_at if inode.version is None else inode.version.last_modified
+        modified = self._tree.mounted_at if inode.version is None else inode.version.last_modified
         return defaults_for(inode.is_directory, modified, self._tree.defaults)
 
     async def attributes(self, inode: Inode) -> Attributes:
@@ -140,7 +137,7 @@ class AttributeFetcher:
             >= self._tree.clock() - self._config.metadata_ttl
         ):
             # Its own fresh listing has shown no marker.
-            self.imply(inode, directory.complete_at)
+            self._tree.imply(inode, directory.complete_at)
             return
         info, asked_at = await self._remote.head(stored or ROOT_MARKER)
         other = self._tree.marker_key(inode)
@@ -154,14 +151,7 @@ class AttributeFetcher:
         if info is not None:
             self._tree.observe(inode, info, asked_at)
         elif not self._tree.is_pinned(inode):
-            self.imply(inode, asked_at)
-
-    def imply(self, inode: Inode, asked_at: float) -> None:
-        touched = inode.attributes if inode.version is None else None
-        inode.marker = inode.version = None
-        implied = defaults_for(True, self._mounted_at, self._tree.defaults)
-        inode.set_attributes(implied, asked_at, settled=False)
-        self._tree.keep_times(inode, touched)
+            self._tree.imply(inode, asked_at)
 
     async def refresh_all(self, inodes: Sequence[Inode]) -> None:
         """As fetch_all; where all are known it does not wait for a service that is away."""
@@ -197,12 +187,12 @@ class AttributeFetcher:
         finally:
             self._behind_tasks -= 1
 
-    def start_quietly(self, work: Callable[[int], Awaitable[None]], argument: int) -> None:
+    def start_quietly(self, work: Callable[[], Awaitable[None]]) -> None:
         """Runs `work` in the background, if there is one; whoever needs it meets its error."""
 
         async def run() -> None:
             with contextlib.suppress(StoreError, FilesystemError):
-                await work(argument)
+                await work()
 
         if self.nursery is not None:
             self.nursery.start_soon(run)

@@ -144,7 +144,7 @@ class DirectoryCursor:
         """Asks for the next page while the reader is busy with this one."""
         count = len(self._names.names)
         if not self._names.done and end >= count - AHEAD // 2:
-            self._fetcher.start_quietly(self._names.more, count)
+            self._fetcher.start_quietly(partial(self._names.more, count))
 
     def _entries(self, start: int, end: int) -> list[DirectoryEntry]:
         known = self._fetcher.known

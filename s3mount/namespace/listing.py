@@ -203,7 +203,7 @@ class Listing:
         without_marker = self.inode.parent is None and self.prefix == "" and not self._slash_seen
         if without_marker and self.inode.attributes_at < self._merge.started_at:
             # A listing of the whole bucket without `/`: its root has no attributes of its own.
-            self._fetcher.imply(self.inode, self._merge.started_at)
+            self._tree.imply(self.inode, self._merge.started_at)
 
     def _note_reach(self, page: ListPage) -> None:
         """How far the names are known, for lookups in a listing that is not complete."""

@@ -19,7 +19,10 @@ from s3mount.namespace.stat_cache import Row, is_racy
 
 
 class LocalTree:
-    """See the module; tree.py adds the answers. `remember(row)` takes rows for the stat cache."""
+    """See the module; tree.py adds the answers. `remember(row)` takes rows for the stat cache.
+
+    `mounted_at` (seconds since the epoch) stands in for the times of implied directories.
+    """
 
     def __init__(
         self,
@@ -28,8 +31,10 @@ class LocalTree:
         clock: Callable[[], float],
         remember: Callable[[Row], None],
         on_replaced: Callable[[Inode], None] | None,
+        mounted_at: float,
     ) -> None:
         self.prefix = prefix
+        self.mounted_at = mounted_at
         self.defaults = defaults
         self.clock = clock
         self.remember = remember

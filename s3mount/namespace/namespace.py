@@ -80,8 +80,8 @@ class Namespace:
         if stat_cache is not None and not stat_cache.fingerprint:
             stat_cache.fingerprint = _fingerprint(defaults)
         self._remote = Remote(store, clock, stat_cache, fetch_info)
-        self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced)
-        self._fetcher = AttributeFetcher(self._tree, self._remote, config, time.time())
+        self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced, time.time())
+        self._fetcher = AttributeFetcher(self._tree, self._remote, config)
         self._resolver = Resolver(self._tree, self._remote, self._fetcher, config)
         self._walks = TreeWalks(self._tree, self._remote, self._fetcher, config)
         self._clock = clock

@@ -23,6 +23,9 @@ MAX_RELISTED_PAGES = 10
 PAGE = 1000
 # With a metadata-ttl below this a listing is stale before a program has asked for its names.
 SHORT_TTL = 0.5
+# A listing that a program works with is asked for again at this share of metadata-ttl, behind it:
+# creating a thousand files then never waits for one.
+RENEW_AFTER = 0.7
 # Keys asked for behind `name`: the directory's first one, and siblings up to `name_$folder$`.
 BELOW_KEYS = 10
 
@@ -65,6 +68,8 @@ class Resolver:
         now = self._tree.clock()
         horizon = now - self._config.metadata_ttl
         directory.used_at = now
+        if horizon <= directory.complete_at < now - RENEW_AFTER * self._config.metadata_ttl:
+            self._renew(parent, now)
         inode = directory.entries.get(name)
         if inode is not None:
             fresh = (
@@ -80,6 +85,23 @@ class Resolver:
         if name + FOLDER_SUFFIX < directory.covered:
             asked_at = max(asked_at, directory.covered_at)
         return ABSENT if asked_at >= horizon else None
+
+    def _renew(self, inode: Inode, now: float) -> None:
+        """Asks behind for the directory's names and attributes, and for those above it."""
+        ttl = self._config.metadata_ttl
+        if ttl < SHORT_TTL or self._fetcher.nursery is None:
+            return
+        due = now - ttl / 2
+        step: Inode | None = inode
+        while step is not None:
+            directory = directory_of(step)
+            if len(directory.entries) > PAGE or directory.listing is not None:
+                return
+            if NEVER < directory.complete_at < due and not step.is_only_here:
+                self._fetcher.start_quietly(self.listing(step).finish)
+            if NEVER < step.attributes_at < due and not self._fetcher.listing_only:
+                self._fetcher.fetch_behind([step])
+            step = step.parent
 
     async def lookup(self, parent: Inode, name: str) -> Inode:
         """Raises FilesystemError ENOENT, ENOTDIR, ENAMETOOLONG; StoreErrors."""
@@ -305,10 +327,10 @@ class Resolver:
         inode = self._tree.seen_directory(parent, name, asked_at, marker)
         if inode is None or inode.directory is None:
             return inode
-        if below.marker is not None:
-            self._tree.seen_marker(inode, below.marker, asked_at, below.row)
-        elif info is not None and bare:
+        if info is not None and bare and below.marker is None:
             self._tree.observe(inode, info, asked_at)
+        else:
+            self._tree.seen_marker(inode, below.marker, asked_at, below.row)
         return inode
 
 

@@ -8,7 +8,7 @@ what is pinned or local.
 import stat
 from dataclasses import replace
 
-from s3mount.core.metadata import Attributes, decode, is_directory_object
+from s3mount.core.metadata import Attributes, decode, defaults_for, is_directory_object
 from s3mount.namespace.inode import NEVER, Directory, Inode, Version
 from s3mount.namespace.local_tree import LocalTree, directory_of
 from s3mount.namespace.stat_cache import Row, is_racy
@@ -125,6 +125,8 @@ class Tree(LocalTree):
             if inode.marker == own_form and inode.attributes_at < asked_at:
                 inode.marker = inode.version = None
                 inode.settled, inode.attributes_at = False, NEVER
+            if inode.marker is None and inode.attributes_at < asked_at:
+                self.imply(inode, asked_at)
             return
         inode.marker = own_form
         if inode.version is None or not inode.version.same_bytes(listed.etag, listed.size):
@@ -195,6 +197,14 @@ class Tree(LocalTree):
             self._take_info(inode, info, self._decoded(info, is_directory=True), asked_at)
             self.keep_times(inode, touched)
         return inode
+
+    def imply(self, inode: Inode, asked_at: float) -> None:
+        """The directory has no marker: its attributes are the defaults."""
+        touched = inode.attributes if inode.version is None else None
+        inode.marker = inode.version = None
+        implied = defaults_for(True, self.mounted_at, self.defaults)
+        inode.set_attributes(implied, asked_at, settled=False)
+        self.keep_times(inode, touched)
 
     def keep_times(self, inode: Inode, touched: Attributes | None) -> None:
         """Times of a directory that changes here made newer than what its marker says."""

@@ -47,10 +47,11 @@ MAX_HEAD = 64 * 1024
 
 
 class _Unanswered(Exception):
-    """To be asked again the slow way; `slowed`: the service said 503."""
+    """To be asked the slow way. `slowed`: the service said 503; `sent`: it was asked at all."""
 
-    def __init__(self, slowed: bool = False) -> None:
+    def __init__(self, *, slowed: bool = False, sent: bool = True) -> None:
         self.slowed = slowed
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class QuickHead:
         self._limiter = AdaptiveLimiter(HEADS_PER_THREAD * config.metadata_concurrency)
         # Kept connections and when they were last used, the newest last.
         self._idle: deque[tuple[trio.abc.Stream, float]] = deque()
+        self._patience = min(PATIENCE, config.read_timeout / 2, config.request_deadline / 10)
         self._route: _Route | None = None
         self._resting_until = 0.0
         # Guards _route's making (a thread hop); nobody who holds it waits for the service.
@@ -87,15 +89,16 @@ class QuickHead:
             if time.monotonic() < self._resting_until:
                 return None
             try:
-                with trio.fail_after(PATIENCE):
+                with trio.fail_after(self._patience):
                     found = await self._exchange(request)
             except _Unanswered as failure:
                 if failure.slowed:
+                    self._counts.add("SlowDowns")
                     self._limiter.slowed(time.monotonic())
-                self._rest()
+                self._rest(failure.sent)
                 return None
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                self._rest()
+                self._rest(True)
                 return None
             self._limiter.succeeded()
             return found
@@ -108,7 +111,9 @@ class QuickHead:
         while self._idle and self._idle[0][1] <= horizon:
             await trio.aclose_forcefully(self._idle.popleft()[0])
 
-    def _rest(self) -> None:
+    def _rest(self, sent: bool) -> None:
+        if sent:
+            self._counts.add("Retries")
         self._resting_until = time.monotonic() + PAUSE
         self._route = None
 
@@ -130,9 +135,9 @@ class QuickHead:
             endpoint, signer = self._wire.route()
             credentials = self._connection.credentials()
         except (StoreError, ConfigurationError):
-            raise _Unanswered from None
+            raise _Unanswered(sent=False) from None
         if https_proxy(endpoint) is not None and endpoint.scheme == "https":
-            raise _Unanswered
+            raise _Unanswered(sent=False)
         now = time.monotonic()
         known = old is not None and old.endpoint == endpoint
         tls = old.tls if old is not None and known else self._tls(endpoint)

@@ -68,6 +68,49 @@ async def test_a_stale_listing_of_one_page_is_asked_for_again_once_for_all_names
     assert bench.requests() == {"ListObjectsV2": 1}
 
 
+async def test_a_listing_in_use_is_renewed_behind_before_it_is_stale() -> None:
+    bench = Bench()
+    bench.put("d/", *(f"d/f{number}" for number in range(20)), data=b"")
+    names = bench.namespace()
+    directory = await names.lookup(names.root, "d")
+    await names_of(names, names.root)
+    await names_of(names, directory)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(names.run)
+        bench.requests()
+        for step in range(40):
+            assert names.peek(directory, f"new{step}") is ABSENT  # never a wait
+            assert names.peek(names.root, "d") is directory
+            bench.clock.advance(0.25)
+            await trio.testing.wait_all_tasks_blocked()
+        # 10 s at a metadata-ttl of 3 s, renewed each 2.1 to 2.25 s, two directories.
+        assert bench.requests()["ListObjectsV2"] in range(8, 11)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_listing_not_in_use_is_not_renewed() -> None:
+    bench = Bench()
+    bench.put("f", data=b"1")
+    names = bench.namespace()
+    await names_of(names, names.root)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(names.run)
+        bench.requests()
+        bench.clock.advance(2.9)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.requests() == {}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_directory_without_a_marker_needs_no_head() -> None:
+    bench = Bench()
+    bench.put("d/f", data=b"1")
+    names = bench.namespace()
+    directory = await names.lookup(names.root, "d")
+    assert (await names.attributes(directory)).mode == 0o040755
+    assert bench.requests() == {"HeadObject": 1, "ListObjectsV2": 1}  # of `d`, below `d/`
+
+
 async def test_many_lookups_in_an_unlisted_directory_switch_to_listing_it() -> None:
     bench = Bench()
     bench.put(*(f"f{number:04}" for number in range(500)), data=b"1")

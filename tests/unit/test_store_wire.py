@@ -1,8 +1,6 @@
 """The wire client against servers of a few lines: TLS, silence, connections, addressing."""
 
 import contextlib
-import datetime
-import ipaddress
 import logging
 import socket
 import ssl
@@ -13,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
@@ -25,49 +20,7 @@ from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.wire import Answer, Request, Wire
-
-OK = (
-    b'HTTP/1.1 200 OK\r\nETag: "abc"\r\nLast-Modified: Fri, 20 Nov 2026 11:00:00 GMT\r\n'
-    b"Content-Length: 4\r\n\r\n"
-)
-
-
-class TinyServer:
-    """Answers every request the same; `heads` are the requests as they came."""
-
-    def __init__(self, answer: bytes = OK + b"data", context: ssl.SSLContext | None = None) -> None:
-        self.answer = answer
-        self.heads: list[bytes] = []
-        self.connections = 0
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if self._context is not None:
-                client = self._context.wrap_socket(client, server_side=True)
-            with client, client.makefile("rb") as file:
-                while line := file.readline():
-                    head = line
-                    while line not in {b"\r\n", b""}:
-                        line = file.readline()
-                        head += line
-                    self.heads.append(head)
-                    client.sendall(self.answer)
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 
 
 @pytest.fixture
@@ -83,17 +36,6 @@ def serve() -> Iterator[Callable[..., TinyServer]]:
         server.close()
 
 
-def config_for(server: TinyServer, scheme: str = "http", **fields: object) -> StoreConfig:
-    config = StoreConfig(
-        bucket="bucket",
-        endpoint_url=f"{scheme}://127.0.0.1:{server.port}",
-        access_key="AK",
-        secret_key="SK",
-        read_timeout=2.0,
-    )
-    return replace(config, **fields)  # type: ignore[arg-type]
-
-
 def wire_for(config: StoreConfig) -> Wire:
     return Wire(config, Connection(config), Counts(), 4)
 
@@ -107,36 +49,7 @@ GET = Request("GetObject", "GET", "k")
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    """A certificate authority of our own, and a server context that it vouches for."""
-    directory = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "s3mount test")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    bundle, private = directory / "ca.pem", directory / "key.pem"
-    bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bundle, private)
-    return bundle, context
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
 def test_https_with_our_own_authority(
