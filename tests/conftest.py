@@ -7,7 +7,7 @@ from types import FrameType
 
 import pytest
 
-from tests.servers import Bucket, CephServer, MotoServer, Server
+from tests.servers import Bucket, CephServer, MotoServer, Server, StrictServer
 
 DEFAULT_SECONDS = 120
 
@@ -47,6 +47,12 @@ def moto_server(state_dir: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def strict_server(state_dir: Path) -> Iterator[Server]:
+    with StrictServer(state_dir) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def ceph(state_dir: Path) -> Iterator[CephServer]:
     """The cluster itself: `ceph.server`, `ceph.execute(...)`, `ceph.up()`."""
     # The name is for virtual-host style; requests to 127.0.0.1 stay path-style.
@@ -57,6 +63,13 @@ def ceph(state_dir: Path) -> Iterator[CephServer]:
 @pytest.fixture
 def moto_bucket(moto_server: Server) -> Iterator[Bucket]:
     bucket = moto_server.create_bucket()
+    yield bucket
+    bucket.remove()
+
+
+@pytest.fixture
+def strict_bucket(strict_server: Server) -> Iterator[Bucket]:
+    bucket = strict_server.create_bucket()
     yield bucket
     bucket.remove()
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from s3mount.store import base, integrity, results
 from s3mount.store.answers import object_info
@@ -123,7 +124,7 @@ class MultipartUploads:
         )
         if proved or (result.etag and result.etag == self.etag_of(parts)):
             return result
-        return await self._looked_at(key, parts, result.etag)
+        return await self._looked_at(key, parts, result)
 
     def etag_of(self, parts: Sequence[base.Part]) -> str | None:
         """What an object of these parts has for an ETag; None if it cannot be told."""
@@ -132,18 +133,26 @@ class MultipartUploads:
         return integrity.multipart_etag([part.etag for part in parts])
 
     async def _looked_at(
-        self, key: str, parts: Sequence[base.Part], answered: str
+        self, key: str, parts: Sequence[base.Part], answered: base.PutResult
     ) -> base.PutResult:
-        """The answer to Complete does not tell what the object is made of: a HEAD does."""
-        found = await self.find(key, parts, answered)
-        if found is None:
-            raise base.CorruptAnswer(
-                f"answered with ETag {answered or 'none'}, and not our object there",
-                operation="CompleteMultipartUpload",
-                key=key,
-                ambiguous=True,
-            )
-        return found
+        """The answer to Complete does not tell what the object is made of: a HEAD does.
+
+        Where the answer has no ETag at all (Ceph's first one) and something else is found,
+        another host has replaced our object since: the answer itself said that it was made.
+        """
+        found = await self.find(key, parts, answered.etag)
+        if found is not None:
+            return found
+        expected = self.etag_of(parts)
+        known = (await self._probe.known()).capabilities
+        if not answered.etag and expected is not None and known.multipart_etags:
+            return replace(answered, etag=expected)
+        raise base.CorruptAnswer(
+            f"answered with ETag {answered.etag or 'none'}, and not our object there",
+            operation="CompleteMultipartUpload",
+            key=key,
+            ambiguous=True,
+        )
 
     async def find(
         self, key: str, parts: Sequence[base.Part], answered: str = ""

@@ -1,4 +1,4 @@
-"""The stores that must keep the contract: memory, moto and Ceph."""
+"""The stores that must keep the contract: memory, moto, strict and Ceph."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,7 +12,7 @@ from tests.counting_proxy import CountingProxy
 from tests.servers import Bucket
 
 
-@pytest.fixture(params=["memory", "moto", "ceph"])
+@pytest.fixture(params=["memory", "moto", "strict", "ceph"])
 def store_name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

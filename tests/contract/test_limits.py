@@ -60,6 +60,12 @@ async def test_moto_honours_these(moto_bucket: Bucket) -> None:
     assert moto_bucket.keys() == []
 
 
+async def test_the_strict_server_honours_everything(strict_bucket: Bucket) -> None:
+    wanted = dict.fromkeys(asdict(base.Capabilities()), True) | {"versioned": False}
+    assert await capabilities_of(strict_bucket) == wanted
+    assert strict_bucket.keys() == []
+
+
 async def test_ceph_honours_these(ceph_bucket: Bucket) -> None:
     assert await capabilities_of(ceph_bucket) == honoured(
         put_if_absent=True,

@@ -36,7 +36,7 @@ ODD_KEYS = [
 
 def without_newlines(store_name: str) -> bool:
     """moto's web framework takes no newline in a path."""
-    return store_name == "moto"
+    return store_name in {"moto", "strict"}
 
 
 def odd_keys(store_name: str) -> list[str]:

@@ -21,20 +21,25 @@ sys.stdin.read()  # ends when the tests do, however they end
 class MotoServer:
     """A context manager; moto checks no signatures."""
 
+    NAME = "moto"
+    COMMAND: tuple[str, ...] = ("-c", _CHILD)
+
     def __init__(self, state_dir: Path | None = None) -> None:
         self._state_dir = state_dir
 
     def __enter__(self) -> Server:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CHILD],
+            [sys.executable, *self.COMMAND],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],
             text=True,
         )
         assert self._process.stdout is not None
         port = int(self._process.stdout.readline())
-        return Server("moto", f"http://127.0.0.1:{port}", "moto", "moto-secret", self._state_dir)
+        url = f"http://127.0.0.1:{port}"
+        return Server(self.NAME, url, "moto", "moto-secret", self._state_dir)
 
     def __exit__(
         self,
@@ -44,3 +49,11 @@ class MotoServer:
     ) -> None:
         self._process.terminate()
         self._process.communicate(timeout=20)
+
+
+class StrictServer(MotoServer):
+    """moto that honours every condition on every request, one after the other for each key, and
+    checks every checksum: what AWS does and no other server here."""
+
+    NAME = "strict"
+    COMMAND = ("-m", "tests.servers.strict_app")
