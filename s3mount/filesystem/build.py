@@ -28,7 +28,8 @@ async def open_filesystem(
     shuffle: random.Random | None = None,
     journal: Journal | None = None,
 ) -> FileSystem:
-    """Ready for `FileSystem.run`; sends no request.
+    """Ready for `FileSystem.run`; sends no request. What an earlier mount left in the journal
+    waits for `FileSystem.recover`.
 
     `journal` is closed with the file system; without it nothing survives the process.
     """
@@ -65,10 +66,11 @@ async def open_filesystem(
         config.writeback.max_object_size,
         config.writeback.equal_parts,
     )
-    spool = Spool(config.writeback, schedule)
-    spool.open()
-    uploader = Uploader(store, spool, config.writeback, schedule)
     journal = MemoryJournal() if journal is None else journal
+    contents = journal.load()
+    spool = Spool(config.writeback, schedule)
+    spool.open({chunk.name for record in contents.files.values() for chunk in record.spool.chunks})
+    uploader = Uploader(store, spool, config.writeback, schedule)
     state = State(config, store, namespace, readpath, spool, uploader, clock, journal)
     mutations = Mutations(state)
 
@@ -95,4 +97,4 @@ async def open_filesystem(
                 state.start_soon(partial(mutations.commit, file))
 
     uploader.on_early_publish = publish_early
-    return FileSystem(state, mutations)
+    return FileSystem(state, mutations, contents)

@@ -57,13 +57,17 @@ class FileCommits(Ledger):
         superseded = not file.exclusive and self._supersede_delete(key)
         intent = Intent(kind=Kind.PUT, key=key, content=file, size=file.size)
         intent.replaces = superseded or inode.version is not None or file.replaces
+        return self.add_put(file, intent)
+
+    def add_put(self, file: OpenFile, intent: Intent) -> Intent:
+        """Also for one of a mount that died."""
         file.put = intent
         intent.on_start = lambda _: file.begin_put(intent)
         intent.on_done = lambda _, result: self._file_sent(file, intent, result)
         intent.on_retry = lambda _, error: self._file_not_sent(file, error)
         intent.on_failed = lambda _, error: self._file_failed(file, error)
         intent.on_finished = lambda _: self._file_finished(file, intent)
-        return self._add(inode, intent)
+        return self._add(file.inode, intent)
 
     def _supersede_delete(self, key: str) -> bool:
         """A PUT replaces the object just as well; readers of the old one are minded then.
@@ -81,6 +85,7 @@ class FileCommits(Ledger):
         snapshot = file.snapshot
         if result is None or snapshot is None:
             return
+        self._follow(intent.key, result.etag, snapshot.size)
         if file.kept is None:
             self.state.wrote(intent.key, result.etag, result.answered_at)
         else:

@@ -20,12 +20,14 @@ from s3mount.filesystem.files import Files
 from s3mount.filesystem.leaving import Leaving
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.names import Names
+from s3mount.filesystem.recovering import Recovered, Recovering
 from s3mount.filesystem.rename import Rename
 from s3mount.filesystem.shown import StatBuilder
 from s3mount.filesystem.stat import DirEntry, OpenResult, Pending, Stat, StatFs
 from s3mount.filesystem.state import Invalidate, State
 from s3mount.filesystem.status import describe
 from s3mount.namespace import Inode
+from s3mount.writeback.journal_records import JournalContents
 
 # What df shows as a block; sizes are multiples of it.
 BLOCK_SIZE = 1024 * 1024
@@ -39,9 +41,13 @@ LOOKS = 5
 class FileSystem:
     """One mounted bucket. `run` must be active while anything else is called."""
 
-    def __init__(self, state: State, mutations: Mutations) -> None:
+    def __init__(
+        self, state: State, mutations: Mutations, left: JournalContents | None = None
+    ) -> None:
+        """`left`: what an earlier mount left in the journal."""
         self.state = state
         self.mutations = mutations
+        self.recovering = Recovering(state, mutations, left or JournalContents())
         self._names = Names(state, mutations)
         self._files = Files(state, mutations, self._names)
         self._rename = Rename(state, mutations, self._names)
@@ -257,6 +263,12 @@ class FileSystem:
             await nursery.start(self.state.queue.run)
             task_status.started()
 
+    async def recover(self) -> Recovered:
+        """Takes up what an earlier mount left in the journal: then the names and bytes are those
+        that were acknowledged, and what the bucket lacks is on its way. To be called once, when
+        `run` is active and before anything else is. Sends requests in the background only."""
+        return await self.recovering.recover()
+
     def pending(self) -> Pending:
         return self._leaving.pending()
 
@@ -280,7 +292,7 @@ class FileSystem:
 
     def status(self) -> dict[str, Any]:
         """JSON-able: queue, transfers, errors, request counts, caches."""
-        return describe(self.state, self.pending())
+        return describe(self.state, self.pending()) | {"recovery": self.recovering.report()}
 
     @property
     def invalidate(self) -> Invalidate | None:

@@ -15,6 +15,8 @@ from s3mount.writeback.intents import State as IntentState
 log = logging.getLogger(__name__)
 
 Place = tuple[Inode, str]  # a directory and a name in it
+# Kinds whose `source_etag` is the version that they act on.
+_ACTING = {Kind.COPY, Kind.ATTRIBUTES, Kind.DELETE}
 
 
 class Ledger:
@@ -100,6 +102,14 @@ class Ledger:
         if inode.parent is not None and self.state.invalidate is not None:
             self.state.invalidate(inode.parent.number, inode.name.encode("utf-8", "replace"), 0)
 
+    def _follow(self, key: str, etag: str, size: int) -> None:
+        """What waits to be done to `key` acts on the version that we have just put there."""
+        for intent in self.state.queue.holders(key):
+            acts_on = intent.key if intent.source is None else intent.source
+            if intent.state is IntentState.WAITING and acts_on == key and intent.kind in _ACTING:
+                intent.source_etag, intent.size = etag, size
+                self.state.queue.changed(intent)
+
     def _refused(self, error: Exception) -> None:
         if isinstance(error, AccessDenied):
             self.state.cautious = True
@@ -142,6 +152,8 @@ class Ledger:
         if inode is not None:
             self._last[inode] = intent
             self._unfinished[inode] += 1
+        if intent.recovered:
+            return self.state.queue.restore(intent)
         return self.state.queue.add(intent, delay=delay)
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:

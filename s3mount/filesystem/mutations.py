@@ -36,17 +36,30 @@ class Mutations(FileCommits):
             return file.put
         waiting = self.waiting(inode)
         if waiting is not None and waiting is not after and waiting.kind is not Kind.RENAME_TREE:
-            if waiting.kind is Kind.COPY:
+            if waiting.kind is Kind.MKDIR:
+                self._fill_in_marker(inode, waiting)
+            else:
                 waiting.attributes = inode.attributes
+            self.state.queue.changed(waiting)
             return waiting
         if inode.directory is not None and not self._foreign_marker(inode):
             return self.marker(inode)
         key = self._marker_key(inode) if inode.directory is not None else self._key(inode)
         intent = Intent(kind=Kind.ATTRIBUTES, key=key, attributes=inode.attributes)
+        self._name_version(inode, intent)
+        return self.add_attributes(inode, intent)
+
+    def add_attributes(self, inode: Inode, intent: Intent) -> Intent:
+        """Also for one of a mount that died: these add_ methods are what replay.py calls."""
         intent.on_start = lambda _: self._fill_in(inode, intent)
         intent.on_done = lambda _, result: self._copied(inode, intent, result)
         intent.on_failed = lambda _, error: self._namespace_failed([inode], error)
         return self._add(inode, intent, delay=self._delay)
+
+    def _name_version(self, inode: Inode, intent: Intent) -> None:
+        """The version that the intent acts on, as far as it is known yet; see also _follow."""
+        if inode.version is not None:
+            intent.source_etag, intent.size = inode.version.etag, inode.version.size
 
     def _foreign_marker(self, inode: Inode) -> bool:
         """Another program's marker may carry metadata of its own, which a copy keeps."""
@@ -71,6 +84,10 @@ class Mutations(FileCommits):
         legacy = _legacy_markers(inode, key)
         intent = Intent(kind=Kind.MKDIR, key=key, also_delete=(*legacy, *instead_of))
         intent.replaces = superseded
+        self._fill_in_marker(inode, intent)  # for the journal
+        return self.add_marker(inode, intent)
+
+    def add_marker(self, inode: Inode, intent: Intent) -> Intent:
         intent.on_start = lambda _: self._fill_in_marker(inode, intent)
         intent.on_done = lambda _, result: self._marker_written(inode, intent, result)
         intent.on_failed = lambda _, error: self._namespace_failed([inode], error)
@@ -85,7 +102,10 @@ class Mutations(FileCommits):
             )
 
     def _marker_written(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
-        if result is None or intent.attributes is None or inode.detached:
+        if result is None or intent.attributes is None:
+            return
+        self._follow(intent.key, result.etag, 0)
+        if inode.detached:
             return
         self.state.wrote(intent.key, result.etag, result.answered_at)
         inode.marker = inode.name + "/"
@@ -111,22 +131,25 @@ class Mutations(FileCommits):
             intent.source_etag = version.etag
 
     def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
-        if result is None or inode.version is None:
+        if result is None:
+            return
+        if inode.version is None:
+            # Of a mount that died before it knew the version: the bucket is asked for all of it.
+            self.state.namespace.lost(inode)
             return
         source, old = intent.source or intent.key, inode.version
         if self.state.is_own(source, old.etag, old.last_modified):
             self.state.wrote(intent.key, result.etag, result.answered_at)
         else:
             self.state.disown(intent.key)
-        written = intent.attributes if intent.attributes is not None else inode.attributes
-        if written is None:
-            return
         current = inode.attributes
-        version = Version(
-            result.etag, inode.version.size, result.answered_at, version_id=result.version_id
-        )
+        version = Version(result.etag, old.size, result.answered_at, version_id=result.version_id)
+        self._follow(intent.key, result.etag, old.size)
         self._repin(inode, intent.key, result)
-        if inode.detached:
+        written = intent.attributes if intent.attributes is not None else current
+        if inode.detached or written is None:
+            if written is None:  # of a mount that died: nobody has asked for them yet
+                self.state.namespace.stored(inode, intent.key)
             inode.version = version
             return
         self.state.namespace.committed(inode, version, written, key=intent.key)
@@ -134,6 +157,8 @@ class Mutations(FileCommits):
 
     def _copy_made(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         """The source is deleted next: whoever reads must know the new place before."""
+        intent.copied_phase = True
+        self.state.queue.changed(intent)
         if result is not None:
             self.state.namespace.stored(inode, intent.key)
             self._repin(inode, intent.key, result)
@@ -160,16 +185,21 @@ class Mutations(FileCommits):
         intent = Intent(kind=Kind.DELETE, key=key, also_delete=legacy)
         if inode.version is not None:
             intent.source_etag = inode.version.etag
-        intent.on_failed = lambda _, error: self._namespace_failed(
-            [place[0] for place in places], error
-        )
-        return self._add(inode, intent, *places, delay=NEVER if deferred else self._delay)
+        delay = NEVER if deferred else self._delay
+        return self.add_delete(inode, intent, places, delay=delay)
 
     def discard(self, key: str, place: Place) -> Intent:
         """The object of an inode that is gone already: nothing stands at `place` any more."""
         intent = Intent(kind=Kind.DELETE, key=key)
-        intent.on_failed = lambda _, error: self._namespace_failed([place[0]], error)
-        return self._add(None, intent, place, delay=self._delay)
+        return self.add_delete(None, intent, [place], delay=self._delay)
+
+    def add_delete(
+        self, inode: Inode | None, intent: Intent, places: Sequence[Place], *, delay: float
+    ) -> Intent:
+        intent.on_failed = lambda _, error: self._namespace_failed(
+            [place[0] for place in places], error
+        )
+        return self._add(inode, intent, *places, delay=delay)
 
     def remove(self, inode: Inode, *, overwritten: bool, reading: bool) -> Intent | None:
         """The inode goes away: its objects do, and what has not started for it is dropped.
@@ -224,6 +254,10 @@ class Mutations(FileCommits):
             # chmod, chown, utimens, rename: one copy.
             self.state.queue.cancel(waiting)
             intent.attributes = inode.attributes
+        self._name_version(inode, intent)
+        return self.add_copy(inode, intent, old_place)
+
+    def add_copy(self, inode: Inode, intent: Intent, old_place: Place) -> Intent:
         intent.on_start = lambda _: self._fill_in(inode, intent)
         intent.on_copied = lambda _, result: self._copy_made(inode, intent, result)
         intent.on_done = lambda _, result: self._copied(inode, intent, result)
@@ -265,10 +299,7 @@ class Mutations(FileCommits):
             self.state.namespace.unmoved(inode)
             return waiting
         intent = Intent(kind=Kind.RENAME_TREE, key=new_prefix, source=old_prefix)
-        intent.on_copied = lambda *_: self._tree_copied(intent, old_prefix, new_prefix, stamp)
-        intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
-        places = (old_place, *place_of(inode))
-        self._add(inode, intent, *places, delay=self._delay)
+        self.add_tree(inode, intent, old_place, stamp)
         if inode.marker is None or inode.marker.endswith("/"):
             return intent
         # `old` or `old_$folder$` is not below `old/`, so the copies leave it behind.
@@ -277,6 +308,11 @@ class Mutations(FileCommits):
         marker = self.marker(inode, instead_of=[legacy])
         self._pin(marker, [old_place])
         return marker
+
+    def add_tree(self, inode: Inode, intent: Intent, old_place: Place, stamp: int) -> Intent:
+        intent.on_copied = lambda *_: self._tree_copied(intent, stamp)
+        intent.on_failed = lambda _, error: self._namespace_failed([inode, old_place[0]], error)
+        return self._add(inode, intent, old_place, *place_of(inode), delay=self._delay)
 
     def _known_empty(self, inode: Inode, prefix: str) -> bool:
         """A directory made here, never filled, whose marker is not written yet."""
@@ -290,11 +326,14 @@ class Mutations(FileCommits):
             )
         )
 
-    def _tree_copied(self, intent: Intent, old_prefix: str, new_prefix: str, stamp: int) -> None:
+    def _tree_copied(self, intent: Intent, stamp: int) -> None:
         """Copies may have other ETags: multipart objects, encrypted ones.
 
         Who knows another version than was copied is not told: another host has replaced it.
         """
+        intent.copied_phase = True
+        self.state.queue.changed(intent)
+        old_prefix, new_prefix = intent.source or "", intent.key
         versions = {
             key: (
                 moved.source_etag,

@@ -44,6 +44,7 @@ from s3mount.writeback.uploader import BaseObject, FileUpload
 
 if TYPE_CHECKING:
     from s3mount.filesystem.handle import FileHandle
+    from s3mount.filesystem.recovered_put import RecoveredPut
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class OpenFile:
         self.upload: FileUpload | None = None
         self.put: Intent | None = None  # the unfinished PUT
         self.snapshot: Snapshot | None = None  # while it runs
+        # The PUT of a mount that died: looked at before each attempt.
+        self.recovering: RecoveredPut | None = None
         self.error: Exception | None = None  # of the last commit, if final
         # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
         self.taken = False
@@ -243,7 +246,8 @@ class OpenFile:
             raise FilesystemError(errno.EIO, "attributes unknown")
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size
-        intent.headers = self._headers()
+        if self.recovering is None:  # else they tell what the mount that died was sending
+            intent.headers = self._headers()
         intent.condition = self._condition()
 
     def _condition(self) -> Condition:
@@ -272,6 +276,12 @@ class OpenFile:
             self.prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
+            if self.recovering is not None:
+                headers = self._headers()
+                looked = await self.recovering.look(key, headers)
+                if isinstance(looked, PutResult):
+                    return looked
+                condition = looked
             self.snapshot = replace(self.snapshot, size=self.size)
             try:
                 if self.remote is not None and not self._is_own(self.remote):
@@ -399,6 +409,7 @@ class OpenFile:
         self.visible = min(self.snapshot.size, self.size)
         self.sent = self.snapshot.changes
         self.whole = self.exclusive = self.replaces = False
+        self.recovering = None
         self.error = None
         self.snapshot = None
         if not self.dirty:

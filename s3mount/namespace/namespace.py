@@ -255,6 +255,21 @@ class Namespace:
         """
         self._tree.rehomed(old_prefix, new_prefix, versions, stamp)
 
+    def recall(
+        self,
+        parent: Inode,
+        name: str,
+        *,
+        directory: bool,
+        version: Version | None = None,
+        attributes: Attributes | None = None,
+    ) -> Inode:
+        """What the journal of a mount that died says of the name; it must be pinned, or hold what
+        is, for else the next answer of the store counts. What is known there already stays."""
+        return self._tree.recall(
+            parent, name, directory=directory, version=version, attributes=attributes
+        )
+
     def lost(self, inode: Inode) -> None:
         """Others have put something else at its name, or nothing: the next lookup asks."""
         self._tree.lost(inode)

@@ -239,6 +239,34 @@ class Tree(LocalTree):
             self.on_replaced(inode)
         return True
 
+    # -- the journal of a mount that died
+
+    def recall(
+        self,
+        parent: Inode,
+        name: str,
+        *,
+        directory: bool,
+        version: Version | None = None,
+        attributes: Attributes | None = None,
+    ) -> Inode:
+        """The journal says that this stands at the name; no answer has shown it yet.
+
+        The inode that is there, if it is of this kind, stays as it is.
+        """
+        siblings = directory_of(parent)
+        existing = siblings.entries.get(name)
+        if existing is not None and (existing.directory is not None) == directory:
+            return existing
+        self._retire(siblings, existing)
+        inode = self._new(parent, name, NEVER, directory, None)
+        inode.version = version
+        self._store_below(parent, inode, name + ("/" if directory else ""))
+        if attributes is not None:
+            inode.set_attributes(attributes, NEVER, settled=False)
+        self.attach(siblings, inode)
+        return inode
+
     # -- inside
 
     @staticmethod

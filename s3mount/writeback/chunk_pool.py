@@ -116,12 +116,15 @@ class ChunkPool:
         self.seal(chunk)
         return chunk
 
-    def release_kept(self) -> None:
-        """Removes the files that were kept and that nobody adopted."""
-        for name, size in self.files.kept.items():
+    def release_kept(self, but: Collection[str] = ()) -> None:
+        """Removes the files that were kept and that nobody adopted; `but` are needed still."""
+        for name, size in list(self.files.kept.items()):
+            if name in but:
+                self.sealed.add(name)
+                continue
             self.files.remove(name)
             self.charged -= size
-        self.files.kept.clear()
+            del self.files.kept[name]
 
     def prepare(self) -> None:
         """Makes empty files ahead; see PREPARED."""

@@ -4,7 +4,7 @@ All of them are idempotent: carried out twice in a row they leave the bucket as 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from s3mount.store.base import (
     StoreError,
     WriteHeaders,
 )
+from s3mount.writeback.after_crash import AfterCrash, Copying, TreeLeft
 from s3mount.writeback.copier import PARTS_FROM, Copier
 from s3mount.writeback.intents import Intent, Kind, MovedObject
 from s3mount.writeback.parallel import all_of
@@ -56,6 +57,7 @@ class Executors:
         self._own = own
         self._copier = copier
         self._before_replacing = before_replacing
+        self._after_crash = AfterCrash(store, own)
 
     async def execute(self, intent: Intent) -> PutResult | None:
         """Any kind but DELETE."""
@@ -77,7 +79,9 @@ class Executors:
         )
 
     async def _mkdir(self, intent: Intent) -> PutResult:
-        result = await self._store.put(intent.key, b"", intent.headers or WriteHeaders())
+        result = await self._after_crash.marker(intent) if intent.recovered else None
+        if result is None:
+            result = await self._store.put(intent.key, b"", intent.headers or WriteHeaders())
         if intent.also_delete:
             await self._raise_first(await self._store.delete_many(intent.also_delete))
         return result
@@ -85,21 +89,16 @@ class Executors:
     async def _copy(self, intent: Intent) -> PutResult:
         """COPY, which deletes its source, and ATTRIBUTES, onto itself."""
         source = intent.source if intent.source is not None else intent.key
-        if source != intent.key:
+        left = await self._after_crash.copy(intent) if intent.recovered else Copying()
+        if left.copied is not None and source == intent.key:
+            return left.copied
+        if source != intent.key and left.copied is None:
             await self._before_replacing([intent.key])
         looked = trio.current_time()
-        try:
-            copied = await self._copier.copy(
-                source, intent.key, etag=intent.source_etag, attributes=intent.attributes
-            )
-        except NotFound:
-            # A second run after the source was deleted: done if the target is what we wanted.
-            if intent.attempts == 0 or source == intent.key:
-                raise
-            info = await self._store.head(intent.key)
-            result, etag = PutResult(info.etag, info.version_id, info.answered_at), None
+        if left.copied is not None:
+            result, etag = left.copied, left.source_etag
         else:
-            result, etag = copied.result, copied.info.etag
+            result, etag = await self._copied(source, intent)
         if source != intent.key:
             # Readers must know the new place before the old one is gone.
             if intent.on_copied is not None:
@@ -109,6 +108,20 @@ class Executors:
                 await self._store.delete(source)
             self._own.disown(source)
         return result
+
+    async def _copied(self, source: str, intent: Intent) -> tuple[PutResult, str | None]:
+        """What the copy has become, and the ETag of its source if that is there still."""
+        try:
+            copied = await self._copier.copy(
+                source, intent.key, etag=intent.source_etag, attributes=intent.attributes
+            )
+        except NotFound:
+            # A second run after the source was deleted: done if the target is what we wanted.
+            if intent.attempts == 0 or source == intent.key:
+                raise
+            info = await self._store.head(intent.key)
+            return PutResult(info.etag, info.version_id, info.answered_at), None
+        return copied.result, copied.info.etag
 
     async def _is_still(self, source: str, etag: str, looked: float) -> bool:
         """Whether the source of a rename is what was copied: seen so just now, or asked again."""
@@ -126,11 +139,11 @@ class Executors:
 
     async def delete_batch(self, intents: list[Intent]) -> dict[Intent, Exception]:
         """Returns those that failed, with the error."""
-        failures: dict[Intent, Exception] = {}
-        wanted: list[tuple[str, Intent]] = []
+        recovered = [intent for intent in intents if intent.recovered]
+        wanted, failures = await self._after_crash.deletes(recovered)
         for intent in intents:
             try:
-                if await self._still_ours(intent):
+                if not intent.recovered and await self._still_ours(intent):
                     wanted.extend((key, intent) for key in (intent.key, *intent.also_delete))
             except StoreError as error:
                 failures[intent] = error
@@ -183,24 +196,38 @@ class Executors:
         if source is None:
             raise ValueError("a RENAME_TREE without source")
         moved: dict[str, str] = {}
+        stays: set[str] = set()  # of a mount that died: what others have put in the way since
         copied = intent.copied = {}
         while fresh := await self._tree(source, moved):
+            left = await self._after_crash.tree(intent, fresh) if intent.recovered else TreeLeft()
 
-            async def one(item: ListedObject) -> None:
+            async def one(item: ListedObject, left: TreeLeft = left) -> None:
                 new_key = target + item.key[len(source) :]
-                moved_object = await self._copy_below(item, new_key)
+                moved_object = left.copied.get(item.key)
+                if item.key in left.theirs:
+                    return
+                if moved_object is None:
+                    moved_object = await self._copy_below(item, new_key)
                 if moved_object is not None:
                     copied[new_key] = moved_object
 
             await all_of([partial(one, item) for item in fresh], TREE_COPIES)
             moved.update({item.key: item.etag for item in fresh})
+            stays |= left.theirs
         if intent.on_copied is not None:
             intent.on_copied(intent, None)
-        # Markers last, deepest first: a directory never loses its marker before its children.
+        await self._delete_moved({*moved, *intent.also_delete} - stays)
+        if stays:
+            raise PreconditionFailed(
+                f"{len(stays)} objects stay where they are, others have changed what they are"
+                f" or where they were to be: {min(stays)!r}",
+                operation="CopyObject",
+                key=source,
+            )
+
+    async def _delete_moved(self, moved: Collection[str]) -> None:
+        """Markers last, deepest first: a directory never loses its marker before its children."""
         keys = sorted(moved, key=lambda key: (key.endswith("/"), -key.count("/"), key))
-        for extra in (*intent.also_delete,):
-            if extra not in moved:
-                keys.append(extra)
         await self._before_replacing(keys)
         for start in range(0, len(keys), DELETE_BATCH):
             await self._raise_first(

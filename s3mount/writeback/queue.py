@@ -70,16 +70,41 @@ class IntentQueue:
         intent.sequence = self._journal.new_id()
         intent.created_at = trio.current_time()
         intent.not_before = intent.created_at + delay
+        self._link(intent, self._all_before(intent))
+        self._journal.record(intent)
+        self._schedule(intent)
+        log.debug("#%d %s: added", intent.sequence, intent.describe())
+        return intent
+
+    def restore(self, intent: Intent) -> Intent:
+        """One of a mount that died, in its place of the order (its `sequence`), due at once.
+
+        To be called in that order, before anything is added. The journal has it already.
+        """
+        intent.created_at = intent.not_before = trio.current_time()
+        self._link(intent, self._all_before(intent))
+        self._schedule(intent)
+        log.debug("#%d %s: recovered", intent.sequence, intent.describe())
+        return intent
+
+    def _all_before(self, intent: Intent) -> set[Intent]:
+        """What a new intent must wait for."""
         conflicts = self._index.conflicts(intent)
         if self._ordered:
             if self._newest is not None and not self._newest.finished.is_set():
                 conflicts.add(self._newest)
             self._newest = intent
-        self._link(intent, conflicts)
-        self._journal.record(intent)
-        self._schedule(intent)
-        log.debug("#%d %s: added", intent.sequence, intent.describe())
-        return intent
+        return conflicts
+
+    def changed(self, intent: Intent) -> None:
+        """The data of an unfinished intent changed: so does its record."""
+        if intent.state in (State.WAITING, State.RUNNING):
+            self._journal.update(intent)
+
+    def report(self, failure: str) -> None:
+        """Something acknowledged will not be done; for the status."""
+        self.failures.append(failure)
+        del self.failures[:-100]
 
     def retarget(self, intent: Intent, *, key: str) -> bool:
         """Gives a WAITING intent another target; False if that must be an intent of its own.

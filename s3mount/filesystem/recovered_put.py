@@ -1,0 +1,142 @@
+"""The PUT of a mount that died: what is under its key now decides what is done.
+
+- the version that the file was made from, or one that this mount has written: the PUT goes on,
+  on the condition that it is still there;
+- exactly what the PUT makes: it was carried out, only its answer was lost;
+- an object of ours with other bytes, the PUT of an earlier close: it becomes the base, for all
+  that was changed after it is in the spool as well;
+- anything else is others' work: the bytes are kept beside it, as in any conflict.
+"""
+
+import hashlib
+import logging
+
+import trio
+
+from s3mount.filesystem.open_file import OpenFile
+from s3mount.namespace import Version
+from s3mount.readpath import RemoteObject
+from s3mount.store.base import Condition, NotFound, ObjectInfo, PutResult, WriteHeaders
+from s3mount.store.integrity import is_md5, multipart_etag
+from s3mount.writeback.after_crash import is_newer
+from s3mount.writeback.intents import ABSENT, Intent
+from s3mount.writeback.journal_records import UploadRecord
+from s3mount.writeback.looking import is_ours
+
+log = logging.getLogger(__name__)
+
+# Read from the spool and hashed at a time, in a thread.
+STEP = 4 * 1024 * 1024
+
+
+class RecoveredPut:
+    """Asked before each attempt of its PUT. `uploads`: those that the journal has for the file."""
+
+    def __init__(self, file: OpenFile, intent: Intent, uploads: list[UploadRecord]) -> None:
+        self._file = file
+        self._intent = intent
+        # As of the last attempt before the crash, if there was one.
+        self._headers = [record.headers for record in uploads]
+        if intent.headers is not None:
+            self._headers.append(intent.headers)
+        self._upload = uploads[-1] if uploads else None
+
+    async def look(self, key: str, headers: WriteHeaders) -> PutResult | Condition:
+        """The result, if the PUT was carried out; else the condition under which it may be."""
+        file = self._file
+        try:
+            found = await file.state.store.head(key)
+        except NotFound:
+            return self._absent(key)
+        if await self._is_done(found, headers):
+            return PutResult(found.etag, found.version_id, found.answered_at)
+        if self._is_expected(found):
+            return Condition(etag=found.etag)
+        earlier = [headers, *self._headers]
+        if any(is_ours(found, found.size, sent, [found.etag]) for sent in earlier):
+            log.info("%r: an earlier version of it was stored before the crash", key)
+            self._adopt(key, found)
+            return Condition(etag=found.etag)
+        # The commit meets it as a conflict.
+        expected = self._intent.expects
+        return Condition(absent=True) if expected in (None, ABSENT) else Condition(etag=expected)
+
+    def _absent(self, key: str) -> Condition:
+        """What it was made from is gone: without that an edit is a conflict."""
+        remote = self._file.remote
+        if self._file.whole or remote is None or remote.key != key:
+            return Condition(absent=True)
+        return Condition(etag=remote.etag)
+
+    def _is_expected(self, found: ObjectInfo) -> bool:
+        file, expects = self._file, self._intent.expects
+        if file.state.is_own(found.key, found.etag, found.last_modified):
+            return True
+        remote = file.remote
+        if remote is not None and remote.key == found.key and remote.etag == found.etag:
+            return True
+        if file.exclusive or expects is ABSENT:
+            return False
+        if expects is None:
+            return file.whole and not is_newer(found.last_modified, found.answered_at, self._intent)
+        return file.whole and found.etag == expects
+
+    def _adopt(self, key: str, found: ObjectInfo) -> None:
+        file = self._file
+        file.exclusive = False
+        if file.whole:
+            return
+        file.remote = RemoteObject(key, found.etag, found.size, found.version_id)
+        file.visible = min(file.visible, found.size)
+        file.kept = None
+        if file.inode.version is not None:
+            file.inode.version = Version(
+                found.etag, found.size, found.last_modified, found.version_id
+            )
+
+    async def _is_done(self, found: ObjectInfo, headers: WriteHeaders) -> bool:
+        """Metadata and size alone do not tell: two closes within a tick of the clock have both."""
+        if not any(is_ours(found, self._file.size, sent, ()) for sent in (headers,)):
+            return False
+        if is_md5(found.etag):
+            return found.etag == await self._md5()
+        upload = self._file.upload
+        if upload is None:
+            return False
+        return found.etag == await self._etag_of_parts()
+
+    async def _md5(self) -> str | None:
+        """Of all bytes, if they are all in the spool."""
+        file = self._file
+        spooled = file.spooled
+        if spooled is None or not spooled.present.covers(0, file.size):
+            return None
+        digest = hashlib.md5(usedforsecurity=False)
+        for start in range(0, file.size, STEP):
+            with spooled.reading():
+                data = spooled.read(start, min(STEP, file.size - start))
+                await trio.to_thread.run_sync(digest.update, data)
+        return digest.hexdigest()
+
+    async def _etag_of_parts(self) -> str | None:
+        """What Complete made of the parts that the journal knows, if they are the whole file."""
+        file, record = self._file, self._upload
+        if record is None or file.spooled is None:
+            return None
+        etags: list[str] = []
+        position = 0
+        for number in sorted(record.parts):
+            part = record.parts[number]
+            if part.start != position or not file.spooled.present.covers(part.start, part.end):
+                return None
+            data = file.spooled.read(part.start, part.end - part.start)
+            digest = await trio.to_thread.run_sync(_md5_of, data)
+            if digest != part.etag:
+                return None
+            etags.append(digest)
+            position = part.end
+        return multipart_etag(etags) if position == file.size and etags else None
+
+
+def _md5_of(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

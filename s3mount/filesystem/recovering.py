@@ -1,0 +1,144 @@
+"""What a mount that died left in the journal, taken up: see replay.py for the tree's part."""
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import trio
+
+from s3mount.filesystem.mutations import Mutations
+from s3mount.filesystem.open_file import OpenFile
+from s3mount.filesystem.recovered_put import RecoveredPut
+from s3mount.filesystem.replay import Replay
+from s3mount.filesystem.state import State
+from s3mount.writeback.journal_records import FileRecord, JournalContents, UploadRecord
+from s3mount.writeback.recoverable import Recoverable, RecoverableFile, describe
+from s3mount.writeback.recovery import LeftUploads, of_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was found. `unsaved`: recoverable files for which the disk had no room."""
+
+    intents: int = 0
+    bytes: int = 0
+    recoverable: list[RecoverableFile] = field(default_factory=list)
+    unsaved: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.intents or self.recoverable or self.unsaved)
+
+
+class Recovering:
+    """`contents`: what the journal held when it was opened."""
+
+    def __init__(self, state: State, mutations: Mutations, contents: JournalContents) -> None:
+        self.state = state
+        self.mutations = mutations
+        self.recovered = Recovered()
+        spool = state.config.writeback.spool_dir
+        self.kept = Recoverable(spool.parent / "recoverable")
+        self._contents = contents
+        self._spool = spool
+        self._uploads = LeftUploads(state.store, state.journal, self._upload_ids)
+
+    async def recover(self) -> Recovered:
+        """Sets aside what was never closed, and puts the rest into the tree and the queue, which
+        must not be used before. Called again after a crash it goes on where that was."""
+        contents, self._contents = self._contents, JournalContents()
+        wanted = {record.file for record in contents.intents if record.file is not None}
+        needed: set[str] = set()  # chunk files that nothing has taken over
+        for record in contents.files.values():
+            if record.id not in wanted and not await self._set_aside(record, contents):
+                needed |= _chunk_names(record)
+        replay = self._replay(contents)
+        for number in wanted & contents.files.keys():
+            if number not in replay.files:
+                needed |= _chunk_names(contents.files[number])
+        for number, file in replay.files.items():
+            await self._record_anew(file, contents.files[number])
+        self.state.spool.pool.release_kept(needed)
+        self.state.start_soon(self._uploads.run)
+        return self.recovered
+
+    # -- never closed
+
+    async def _set_aside(self, record: FileRecord, contents: JournalContents) -> bool:
+        """False: it could not be saved, so that its record stays."""
+        uploads = of_file(contents.uploads.values(), record.id)
+        upload_id = uploads[-1].upload_id if uploads else None
+        try:
+            entry = await trio.to_thread.run_sync(self.kept.add, record, self._spool, upload_id)
+        except OSError as error:
+            text = f"{record.key!r} was never closed and cannot be set aside: {error}"
+            log.error("%s; its bytes stay in the spool until the next mount", text)  # noqa: TRY400
+            self.recovered.unsaved.append(text)
+            self.state.queue.report(text)
+            return False
+        self.state.journal.forget_file(record.id)
+        if entry is not None:
+            self.recovered.recoverable.append(entry)
+            log.warning("never closed, hence not sent: %s", describe(entry))
+        return True
+
+    # -- acknowledged
+
+    def _replay(self, contents: JournalContents) -> Replay:
+        """No await: either all of it is in the tree and the queue, or nothing."""
+        replay = Replay(self.state, self.mutations, contents.files)
+        for record in contents.intents:
+            replay.add(record)
+        for intent in replay.intents:
+            self.recovered.intents += 1
+            file = None if intent.file is None else replay.files.get(intent.file)
+            if file is not None and intent.file is not None:
+                uploads = of_file(contents.uploads.values(), intent.file)
+                file.recovering = RecoveredPut(file, intent, uploads)
+                self.recovered.bytes += file.size
+        for upload in contents.uploads.values():
+            self._sort_out(upload)
+        if self.recovered.intents:
+            log.warning(
+                "an earlier mount ended before its work was done: %d changes (%d bytes) go on",
+                self.recovered.intents,
+                self.recovered.bytes,
+            )
+        return replay
+
+    async def _record_anew(self, file: OpenFile, record: FileRecord) -> None:
+        """Its chunks were made anew, for another part size: the old ones are named until then."""
+        spooled = file.spooled
+        if spooled is None or spooled.sealed:
+            return
+        sealed = spooled.seal()
+        await spooled.sync()
+        self.state.journal.write_file(replace(record, spool=sealed))
+        spooled.recorded(sealed)
+
+    def _sort_out(self, upload: UploadRecord) -> None:
+        kept = any(entry.in_upload == upload.upload_id for entry in self.recovered.recoverable)
+        if upload.upload_id is not None and kept:
+            log.warning("upload %s of %r has bytes of it", upload.upload_id, upload.key)
+            return
+        self._uploads.add(upload)
+
+    def _upload_ids(self) -> set[str]:
+        """Of all uploads under way."""
+        uploads = [file.upload for file in self.state.open_files.values()]
+        return {one.upload_id for one in uploads if one is not None and one.upload_id is not None}
+
+    # -- telling
+
+    def report(self) -> dict[str, Any]:
+        """For status."""
+        return {
+            "recovered": {"intents": self.recovered.intents, "bytes": self.recovered.bytes},
+            "recoverable": [describe(entry) for entry in self.kept.list()],
+            "uploads": self._uploads.report,
+        }
+
+
+def _chunk_names(record: FileRecord) -> set[str]:
+    return {chunk.name for chunk in record.spool.chunks}

@@ -1,0 +1,122 @@
+"""Multipart uploads that a mount left behind when it died, and that no file needs: aborted."""
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+import trio
+
+from s3mount.store.base import NoSuchUpload, ObjectStore, Part, StoreError, Upload
+from s3mount.writeback.journal import Journal
+from s3mount.writeback.journal_records import UploadRecord
+
+log = logging.getLogger(__name__)
+
+# An upload whose id was never learnt is not aborted before: the request may still be on its way
+# through a proxy, or a clock be wrong.
+ABORT_AFTER = 3600.0
+# The request with all its retries is over after 60 s (StoreConfig.request_deadline); clocks.
+WINDOW = 120.0
+# Between looks at what could not be tidied up yet.
+TIDY_INTERVAL = 600.0
+
+
+class LeftUploads:
+    """Uploads that no file needs any more. `report` lists, for status, those that stay."""
+
+    def __init__(
+        self, store: ObjectStore, journal: Journal, in_use: Callable[[], Collection[str]]
+    ) -> None:
+        """`in_use`: the ids of uploads that files need now."""
+        self.report: list[str] = []
+        self._in_use = in_use
+        self._store = store
+        self._journal = journal
+        self._left: list[UploadRecord] = []
+
+    def add(self, record: UploadRecord) -> None:
+        self._left.append(record)
+
+    async def run(self) -> None:
+        """Until nothing is left; what fails is tried again later. Never raises StoreErrors."""
+        while self._left:
+            for record in list(self._left):
+                try:
+                    if await self._end(record):
+                        self._left.remove(record)
+                        self._journal.end_upload(record.id)
+                except StoreError as error:
+                    log.warning("upload of %r left behind: %s", record.key, error)
+            self.report = [_describe(record) for record in self._left]
+            if self._left:
+                await trio.sleep(TIDY_INTERVAL)
+
+    async def _end(self, record: UploadRecord) -> bool:
+        if record.upload_id is not None:
+            await self._store.abort_upload(record.key, record.upload_id)
+            log.info("upload %s of %r, left by a crash, is aborted", record.upload_id, record.key)
+            return True
+        return await self._end_unknown(record)
+
+    async def _end_unknown(self, record: UploadRecord) -> bool:
+        """Its id was never learnt. Aborted is only what can be no one else's: begun by us within
+        the time in which our request was on its way, an hour ago, and without a part."""
+        if time.time() < record.begun_at + ABORT_AFTER:
+            return False
+        found = [
+            one
+            for one in await self._store.list_uploads(record.key)
+            if _may_be(one, record) and one.upload_id not in self._in_use()
+        ]
+        if not found:
+            return True
+        initiator = await self._initiator(record)
+        for one in found:
+            if initiator is None or one.initiator != initiator:
+                log.warning("%s: not ours for certain, so it is left alone", _describe_upload(one))
+            elif await self._parts(one):
+                log.warning("%s: it has parts, so it is left alone", _describe_upload(one))
+            else:
+                await self._store.abort_upload(one.key, one.upload_id)
+                log.info("%s, left by a crash, is aborted", _describe_upload(one))
+        return True
+
+    async def _initiator(self, record: UploadRecord) -> str | None:
+        """Who begins our uploads, by the service's name: told by one begun for that."""
+        upload_id = await self._store.create_upload(record.key, record.headers)
+        try:
+            uploads = await self._store.list_uploads(record.key)
+            mine = [one.initiator for one in uploads if one.upload_id == upload_id]
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._store.abort_upload(record.key, upload_id)
+        return mine[0] if mine else None
+
+    async def _parts(self, upload: Upload) -> Sequence[Part]:
+        try:
+            return await self._store.list_parts(upload.key, upload.upload_id)
+        except NoSuchUpload:
+            return []
+
+
+def _may_be(upload: Upload, record: UploadRecord) -> bool:
+    return (
+        upload.key == record.key
+        and record.begun_at - WINDOW <= upload.initiated <= record.begun_at + WINDOW
+    )
+
+
+def _describe(record: UploadRecord) -> str:
+    if record.upload_id is not None:
+        return f"upload {record.upload_id} of {record.key!r} is to be aborted"
+    begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.begun_at))
+    return f"an upload of {record.key!r} may have been begun at {begun}; its id is not known"
+
+
+def _describe_upload(upload: Upload) -> str:
+    return f"upload {upload.upload_id} of {upload.key!r}"
+
+
+def of_file(uploads: Iterable[UploadRecord], file: int | None) -> list[UploadRecord]:
+    """The oldest first."""
+    return sorted((one for one in uploads if one.file == file), key=lambda one: one.id)
