@@ -70,7 +70,7 @@ async def open_filesystem(
     contents = journal.load()
     spool = Spool(config.writeback, schedule)
     spool.open({chunk.name for record in contents.files.values() for chunk in record.spool.chunks})
-    uploader = Uploader(store, spool, config.writeback, schedule)
+    uploader = Uploader(store, spool, config.writeback, schedule, journal)
     state = State(config, store, namespace, readpath, spool, uploader, clock, journal)
     mutations = Mutations(state)
 

@@ -67,7 +67,7 @@ class State:
         self.uploader = uploader
         self.clock = clock
         self.journal = journal
-        self.copier = Copier(store, config.writeback)
+        self.copier = Copier(store, config.writeback, journal)
         self.queue: IntentQueue  # set by build.py: its executors need this state
         # Commits a file and waits; set by build.py to Mutations.commit.
         self.publish: Callable[[OpenFile], Awaitable[None]]

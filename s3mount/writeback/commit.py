@@ -204,8 +204,12 @@ class Commit:
         await self._execute(steps)
         result = await self._complete(steps, key, self._condition if key == self._key else ALWAYS)
         self._file.was_published()
-        upload.published = (BaseObject(key, result.etag, size, result.version_id), stamp)
-        self._build_on(*upload.published)
+        published = BaseObject(key, result.etag, size, result.version_id)
+        upload.published = (published, stamp)
+        if upload.on_published is not None:
+            upload.on_published(published)
+        upload.forget_upload()
+        self._build_on(published, stamp)
         self._dirty = dirty
 
     def _build_on(self, published: BaseObject, stamp: int) -> None:
@@ -288,7 +292,9 @@ class Commit:
     async def _multipart(self, plan: Multipart) -> PutResult:
         self._upload.free = plan.free
         await self._execute(plan.steps)
-        return await self._complete(plan.steps, self._key, self._condition)
+        result = await self._complete(plan.steps, self._key, self._condition)
+        self._upload.forget_upload()
+        return result
 
     async def _execute(self, steps: Sequence[Step]) -> None:
         """All steps at once, bounded by bytes in flight. After a transient failure the others
@@ -382,7 +388,6 @@ class Commit:
             if found is None:
                 raise
             result = found
-        upload.forget_upload()
         return result
 
     def _copies_as_a_whole(self) -> bool:

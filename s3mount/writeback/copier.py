@@ -1,6 +1,5 @@
 """Server-side copies of one object: in one request, or in parts side by side."""
 
-import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -19,9 +18,9 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
+from s3mount.writeback.begun_upload import BegunUpload
+from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.parallel import all_of
-
-log = logging.getLogger(__name__)
 
 # Below this one CopyObject is never slower than create + parts + complete.
 PARTS_FROM = 128 * MIB
@@ -42,8 +41,11 @@ class Copied:
 class Copier:
     """Copies objects and rewrites metadata; remembers which way is the faster one here."""
 
-    def __init__(self, store: ObjectStore, config: WritebackConfig) -> None:
+    def __init__(
+        self, store: ObjectStore, config: WritebackConfig, journal: Journal | None = None
+    ) -> None:
         self._store = store
+        self._journal: Journal = MemoryJournal() if journal is None else journal
         self._config = config
         self._copy_rate: float | None = None  # bytes a second of CopyObject, the best seen
 
@@ -90,24 +92,21 @@ class Copier:
     async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
-        upload_id = await self._store.create_upload(target, headers)
+        begun = BegunUpload(self._store, self._journal)
+        upload_id = await begun.begin(target, headers, None)
         parts: dict[int, Part] = {}
 
         async def one(number: int, start: int) -> None:
-            parts[number] = await self._store.upload_part_copy(
-                target,
-                upload_id,
-                number,
-                info.key,
-                start,
-                min(step, info.size - start),
-                source_etag=info.etag,
+            length = min(step, info.size - start)
+            part = parts[number] = await self._store.upload_part_copy(
+                target, upload_id, number, info.key, start, length, source_etag=info.etag
             )
+            begun.has(part, start, start + length, info.etag)
 
         starts = enumerate(range(0, info.size, step), 1)
         try:
             await all_of([partial(one, *start) for start in starts], PARALLEL_PARTS)
-            return await self._store.complete_upload(
+            result = await self._store.complete_upload(
                 target,
                 upload_id,
                 [parts[number] for number in sorted(parts)],
@@ -116,11 +115,7 @@ class Copier:
         except BaseException:
             with trio.move_on_after(10) as scope:
                 scope.shield = True
-                await self._abort(target, upload_id)
+                await begun.abort()
             raise
-
-    async def _abort(self, key: str, upload_id: str) -> None:
-        try:
-            await self._store.abort_upload(key, upload_id)
-        except Exception as error:
-            log.warning("upload %s of %r could not be aborted: %s", upload_id, key, error)
+        begun.ended()
+        return result

@@ -4,7 +4,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -12,12 +11,11 @@ import trio
 from s3mount.core.errors import FilesystemError
 from s3mount.store.base import (
     Condition,
-    NoSuchUpload,
     PutResult,
-    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.base_object import BaseObject
+from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.body import (
     SLICE,
     SLICED_OVER,
@@ -27,6 +25,8 @@ from s3mount.writeback.body import (
     ReadBase,
 )
 from s3mount.writeback.commit import Commit
+from s3mount.writeback.flight import Flight
+from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
 
@@ -35,23 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY, LAST_DELAY = 1.0, 30.0  # between tries of a part in the background
-
 Destination = Callable[[], tuple[str, WriteHeaders]]
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A part being sent in the background."""
-
-    number: int
-    start: int
-    end: int
-    order: int  # of all parts by when they were full
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    done: trio.Event = field(default_factory=trio.Event)
-    body: FileBody | None = None
-    resting: bool = False  # between two tries
 
 
 class FileUpload:
@@ -64,9 +48,6 @@ class FileUpload:
     def __init__(self, uploader: "Uploader", file: SpooledFile) -> None:
         self.uploader = uploader
         self.file = file
-        self.key: str | None = None
-        self.headers: WriteHeaders | None = None
-        self.upload_id: str | None = None
         self.free = False  # see upload_plan.Multipart
         self.table = PartTable(file, uploader.schedule)
         self.flights: dict[int, Flight] = {}
@@ -80,10 +61,26 @@ class FileUpload:
         self._ready: set[int] = set()  # full slots that wait for their upload
         self._commit_lock = trio.Lock()
         self._create_lock = trio.Lock()
+        self._begun = BegunUpload(uploader.store, uploader.journal)
+        # Called when a commit has published before it was complete, at once: the journal should
+        # name that object as the file's base before it forgets the upload.
+        self.on_published: Callable[[BaseObject], None] | None = None
+        self.error: Exception | None = None  # the last one
         self._size = 0
         self._started_at = 0.0
         self._sent_bytes = 0
-        self._error: Exception | None = None
+
+    @property
+    def key(self) -> str | None:
+        return self._begun.key
+
+    @property
+    def headers(self) -> WriteHeaders | None:
+        return self._begun.headers
+
+    @property
+    def upload_id(self) -> str | None:
+        return self._begun.upload_id
 
     # -- for the filesystem
 
@@ -130,7 +127,7 @@ class FileUpload:
             self._size = size
             self._last_key = key
             self.planned = frozenset()
-            self.file.failure = self._error = None
+            self.file.failure = self.error = None
             snapshot = self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
@@ -138,11 +135,11 @@ class FileUpload:
             except BaseException as error:
                 self.file.commit_failed(snapshot)
                 if isinstance(error, Exception):
-                    self._error = error
+                    self.error = error
                 raise
             else:
                 self.file.commit_succeeded(snapshot, size)
-                self.published = self.file.failure = self._error = None
+                self.published = self.file.failure = self.error = None
                 self.uploader.progressed()
                 return result
             finally:
@@ -198,7 +195,7 @@ class FileUpload:
             "size": self._size,
             "sent": self._sent_bytes,
             "rate": self._sent_bytes / elapsed if elapsed else 0.0,
-            "error": str(self._error) if self._error is not None else None,
+            "error": str(self.error) if self.error is not None else None,
         }
 
     # -- parts ahead of the commit
@@ -231,59 +228,17 @@ class FileUpload:
             flight = Flight(slot + 1, start, end, self.uploader.next_part())
             self.table.forget(flight.number)
             self.flights[flight.number] = flight
-            self.uploader.nursery.start_soon(self._fly, flight)
+            self.uploader.nursery.start_soon(flight.fly, self)
             started = True
         return started
 
-    async def _fly(self, flight: Flight) -> None:
-        """Sends one part, again and again while the failure is transient; never raises."""
-        try:
-            with flight.scope:
-                await self._try_until_sent(flight)
-        finally:
-            del self.flights[flight.number]
-            flight.done.set()
-            self.uploader.spool.wake()
+    def landed(self, flight: Flight) -> None:
+        del self.flights[flight.number]
 
-    async def _try_until_sent(self, flight: Flight) -> None:
-        delay = FIRST_DELAY
-        while True:
-            upload_id = None
-            try:
-                upload_id = await self.ensure_upload()
-                await self.send(flight.number, flight.start, flight.end, None, flight=flight)
-            except CommitSuperseded:
-                return
-            except NoSuchUpload as error:
-                if self.committing:
-                    return
-                if self.file.dropped:
-                    self._fail(FilesystemError(errno.EIO, f"parts already sent are gone: {error}"))
-                    return
-                self._error = error
-                if upload_id == self.upload_id:
-                    self.forget_upload()
-            except StoreError as error:
-                self._error = error
-                if not error.transient:
-                    self._fail(error)
-                    return
-            except (FilesystemError, OSError) as error:
-                self._fail(error)
-                return
-            else:
-                return
-            if self.committing:
-                return  # the commit sends it itself
-            log.warning("part %d: %s; tried again in %.0f s", flight.number, self._error, delay)
-            flight.resting = True
-            await trio.sleep(delay)
-            flight.resting = False
-            delay = min(LAST_DELAY, delay * 2)
-
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """It will not go on by itself: writers that wait for room get `error`."""
         log.error("%r cannot be uploaded: %s", self.name, error)
-        self._error = error
+        self.error = error
         self.file.failure = error
         self.uploader.spool.wake()
 
@@ -306,14 +261,10 @@ class FileUpload:
                 destination = destination or self._destination
                 if destination is None:
                     raise CommitSuperseded  # aborted meanwhile
-                # Known before the request is answered: from here on they cannot change.
-                self.key, self.headers = destination()
-                try:
-                    self.upload_id = await self.uploader.store.create_upload(self.key, self.headers)
-                except BaseException:
-                    self.key = self.headers = None
-                    raise
+                key, headers = destination()
+                await self._begun.begin(key, headers, self.file.record_id)
                 self._started_at, self._sent_bytes = time.monotonic(), 0
+            assert self.upload_id is not None
             return self.upload_id
 
     async def send(
@@ -355,8 +306,9 @@ class FileUpload:
 
     def acknowledge(self, number: int, sent: SentPart) -> None:
         """The server has the part."""
-        self.table.acknowledge(number, sent)
-        self._error = None
+        known = self._begun.has(sent.part, sent.start, sent.end, sent.base)
+        self.table.acknowledge(number, sent, droppable=known)
+        self.error = None
         self.uploader.progressed()
 
     def still_valid(self, number: int, base: str | None) -> bool:
@@ -370,22 +322,31 @@ class FileUpload:
         return self.table.valid(number, base)
 
     def forget_upload(self) -> None:
-        """The upload is completed, aborted or gone."""
-        self.key = self.headers = self.upload_id = None
+        """The upload is completed or gone."""
+        self._begun.ended()
+        self._clear()
+
+    async def discard_upload(self) -> None:
+        """Aborts the upload; a failure is logged, and the journal's record of it remains."""
+        self._clear()
+        await self._begun.abort()
+
+    def _clear(self) -> None:
         self.free = False
         self.table.clear()
         self._ready.clear()
 
-    async def discard_upload(self) -> None:
-        """Aborts the upload; a failure is logged, the service's own clean-up remains."""
-        key, upload_id = self.key, self.upload_id
-        self.forget_upload()
-        if key is None or upload_id is None:
-            return
-        try:
-            await self.uploader.store.abort_upload(key, upload_id)
-        except StoreError as error:
-            log.warning("upload %s of %r was not aborted: %s", upload_id, key, error)
+    def resume(self, record: UploadRecord, table: PartTable) -> None:
+        """Goes on with the upload of an earlier process, which has the parts of `table`. To be
+        called before anything else; the file's owner calls `wrote` or `commit` afterwards."""
+        self._begun.adopt(record)
+        self.table = table
+        bounds = self.uploader.schedule.bounds
+        # Ends say nothing: copies side by side were merged, the last part is shorter.
+        off_grid = any(
+            start != bounds(number - 1)[0] for number, (start, _) in table.attempted.items()
+        )
+        self.free = off_grid and not self.file.dropped
 
     async def abort_quietly(self) -> None:
         """For a closed file, in the background."""

@@ -43,9 +43,10 @@ class PartTable:
         self.sent.pop(number, None)
         self._held.discard(number)
 
-    def acknowledge(self, number: int, sent: SentPart) -> None:
+    def acknowledge(self, number: int, sent: SentPart, *, droppable: bool = True) -> None:
+        """The server has it. Not `droppable`: the bytes here stay (the journal does not know)."""
         self.sent[number] = sent
-        if sent.base is None:
+        if sent.base is None and droppable:
             self._held.add(number)
 
     def clear(self) -> None:

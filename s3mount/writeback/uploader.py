@@ -11,6 +11,7 @@ from s3mount.core.part_schedule import PartSchedule
 from s3mount.store.base import Capabilities, ObjectStore
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.file_upload import FileUpload
+from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.memory_limit import MemoryLimit
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile
@@ -32,9 +33,15 @@ class Uploader:
     """
 
     def __init__(
-        self, store: ObjectStore, spool: Spool, config: WritebackConfig, schedule: PartSchedule
+        self,
+        store: ObjectStore,
+        spool: Spool,
+        config: WritebackConfig,
+        schedule: PartSchedule,
+        journal: Journal | None = None,
     ) -> None:
         self.store = store
+        self.journal: Journal = MemoryJournal() if journal is None else journal
         self.spool = spool
         self.config = config
         self.schedule = schedule

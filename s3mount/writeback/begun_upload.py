@@ -1,0 +1,120 @@
+"""One unfinished multipart upload, in the journal from before its creation is asked for until it
+is known to be gone."""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+
+from s3mount.core.errors import FilesystemError
+from s3mount.store.base import ObjectStore, Part, StoreError, WriteHeaders
+from s3mount.writeback.journal import Journal
+from s3mount.writeback.journal_records import PartRecord, UploadRecord
+
+log = logging.getLogger(__name__)
+
+
+def _ids() -> Iterator[int]:
+    """Ids that no earlier process on the same journal has given, whose uploads are in it still."""
+    last = 0
+    for _ in itertools.count():
+        last = max(last + 1, time.time_ns())
+        yield last
+
+
+_new_id = _ids()
+
+
+class BegunUpload:
+    """`key`, `headers`: those of the upload, set before its creation is answered; None without.
+
+    An upload whose creation failed without a clear answer may be there all the same: its record
+    stays, and the next try for the same key and headers goes on with it.
+    """
+
+    def __init__(self, store: ObjectStore, journal: Journal) -> None:
+        self.key: str | None = None
+        self.headers: WriteHeaders | None = None
+        self.upload_id: str | None = None
+        self._store = store
+        self._journal = journal
+        self._record: UploadRecord | None = None
+
+    async def begin(self, key: str, headers: WriteHeaders, file: int | None) -> str:
+        """Records the upload, for the FileRecord `file`, then creates it. Raises StoreError, and
+        FilesystemError where it cannot be recorded."""
+        # Known before the request is answered: from here on they cannot change.
+        self.key, self.headers = key, headers
+        try:
+            record = await self._recorded(key, headers, file)
+            self.upload_id = await self._store.create_upload(key, headers)
+        except BaseException as error:
+            self.key = self.headers = None
+            certain = isinstance(error, StoreError) and not (error.ambiguous or error.transient)
+            if certain:
+                self._end()
+            raise
+        try:
+            self._journal.learn_upload(record.id, self.upload_id)
+        except FilesystemError:
+            log.exception("upload %s of %r is not in the journal", self.upload_id, key)
+        return self.upload_id
+
+    async def _recorded(self, key: str, headers: WriteHeaders, file: int | None) -> UploadRecord:
+        known = self._record
+        if known is not None and (known.key, known.headers, known.file) == (key, headers, file):
+            return known
+        record = UploadRecord(next(_new_id), file, key, headers, None, time.time())
+        self._journal.begin_upload(record)
+        self._record = record
+        await self._journal.sync()
+        return record
+
+    def adopt(self, record: UploadRecord) -> None:
+        """Goes on with the upload of an earlier process, whose id is known."""
+        self.key, self.headers, self.upload_id = record.key, record.headers, record.upload_id
+        self._record = record
+
+    def has(self, part: Part, start: int, end: int, base: str | None) -> bool:
+        """The service has this part; whether the journal knows it, too."""
+        if self._record is None:
+            return False
+        found = PartRecord(part.number, start, end, part.etag, part.checksum, base)
+        try:
+            self._journal.write_part(self._record.id, found)
+        except FilesystemError as error:
+            log.warning("part %d of %r is not in the journal: %s", part.number, self.key, error)
+            return False
+        return True
+
+    def ended(self) -> None:
+        """It is completed, or gone."""
+        self.key = self.headers = self.upload_id = None
+        self._end()
+
+    def _end(self) -> None:
+        record, self._record = self._record, None
+        if record is not None:
+            self._record_gone(record)
+
+    async def abort(self) -> None:
+        """A failure is logged: the journal's next reader aborts it. Nothing without an upload."""
+        key, upload_id, record = self.key, self.upload_id, self._record
+        self.key = self.headers = self.upload_id = self._record = None
+        if key is None or upload_id is None:
+            self._record = record  # perhaps one whose creation was not answered
+            return
+        try:
+            await self._store.abort_upload(key, upload_id)
+        except StoreError as error:
+            log.warning("upload %s of %r was not aborted: %s", upload_id, key, error)
+            return
+        if record is not None:
+            self._record_gone(record)
+
+    def _record_gone(self, record: UploadRecord) -> None:
+        try:
+            self._journal.end_upload(record.id)
+        except FilesystemError as error:
+            # At the next start it is found to be gone.
+            log.warning("the end of the upload of %r is not in the journal: %s", record.key, error)
