@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import ObjectStore, Part, StoreError, WriteHeaders
+from s3mount.store.base import ObjectStore, StoreError, WriteHeaders
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import PartRecord, UploadRecord
+from s3mount.writeback.part_table import SentPart
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +76,15 @@ class BegunUpload:
         self.key, self.headers, self.upload_id = record.key, record.headers, record.upload_id
         self._record = record
 
-    def has(self, part: Part, start: int, end: int, base: str | None) -> bool:
+    def has(self, sent: SentPart, checksum: str | None) -> bool:
         """The service has this part; whether the journal knows it, too."""
         if self._record is None:
             return False
-        found = PartRecord(part.number, start, end, part.etag, part.checksum, base)
+        part = PartRecord(
+            sent.part.number, sent.start, sent.end, sent.part.etag, checksum, sent.base
+        )
         try:
-            self._journal.write_part(self._record.id, found)
+            self._journal.write_part(self._record.id, part)
         except FilesystemError as error:
             log.warning("part %d of %r is not in the journal: %s", part.number, self.key, error)
             return False

@@ -1,14 +1,16 @@
 """Request bodies made of what the spool has, the base behind it, and zeros."""
 
 import errno
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
+from awscrt.checksums import combine_crc32c
 
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import Body, SlicedBody
+from s3mount.store.base import Body, CorruptAnswer, Part, SlicedBody
 from s3mount.writeback.chunk import Chunk, CorruptSpool
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile
@@ -72,8 +74,10 @@ class FileBody:
     """The body for [start, end) of a file; `async with` keeps its chunks from being recycled.
 
     `stamp`: the file's write_count as of which the body is right: writes after it may or may not
-    be in. `pure`: all of it comes from the spool. Raises CorruptSpool (EIO) when the disk has
-    other bytes than were written, CommitSuperseded when the file was cut after `since`.
+    be in. `pure`: all of it comes from the spool; then `crc` is its CRC32C as of `stamp`, made of
+    those of the writers' buffers where it is whole blocks, else None. Raises CorruptSpool (EIO)
+    when the disk has other bytes than were written, CommitSuperseded when the file was cut after
+    `since`.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class FileBody:
         self.body: Body = b""
         self.stamp: int | None = None  # None: nothing was read yet
         self.pure = True
+        self.crc: int | None = None
 
     async def __aenter__(self) -> "FileBody":
         await self._fetch_gaps()
@@ -108,6 +113,7 @@ class FileBody:
         self._check_not_cut()
         self.stamp = self._file.write_count
         self._pieces = self._lay_out()
+        self.crc = self._combined_crc()
         for piece in self._pieces:
             if piece.chunk is not None:
                 self._spool.pool.pin(piece.chunk)
@@ -120,6 +126,29 @@ class FileBody:
             self._unpin()
             raise
         return self
+
+    @property
+    def checksum(self) -> str | None:
+        """`crc` as S3 writes it, in base64."""
+        return None if self.crc is None else b64encode(self.crc.to_bytes(4, "big")).decode()
+
+    def checksum_of(self, part: Part, key: str) -> str | None:
+        """The checksum (base64) of a part that was sent with this body, made of those of the
+        writers' buffers; None where they do not tell it, or the file changed meanwhile.
+
+        Raises CorruptAnswer where the service has another one: what was sent was damaged in this
+        machine's memory, and is to be sent again.
+        """
+        expected = self.checksum
+        if self.stamp is None or self._file.changed_since(self.stamp, self._start, self._end):
+            return None
+        if None not in (expected, part.checksum) and part.checksum != expected:
+            raise CorruptAnswer(
+                f"part {part.number} has the CRC32C {part.checksum}, written was {expected}",
+                operation="UploadPart",
+                key=key,
+            )
+        return expected
 
     async def __aexit__(self, *_: object) -> None:
         self._unpin()
@@ -214,6 +243,16 @@ class FileBody:
         if start < end:
             pieces.append(_Piece(start, end))
         return pieces
+
+    def _combined_crc(self) -> int | None:
+        total = 0
+        for piece in self._pieces:
+            length = piece.end - piece.start
+            crc = None if piece.chunk is None else piece.chunk.crc_of(piece.low, piece.low + length)
+            if crc is None:
+                return None
+            total = combine_crc32c(total, crc, length)
+        return total
 
     async def _read_whole(self) -> bytes | memoryview:
         if self._end - self._start <= INLINE_UP_TO:

@@ -199,6 +199,20 @@ class Chunk:
             raise CorruptSpool(self.name, block)
         return data
 
+    def crc_of(self, start: int, end: int) -> int | None:
+        """The CRC32C of [start, end) as it was written, without a look at the bytes; None unless
+        these are whole blocks, as far as they are filled."""
+        first, last = start >> _SHIFT, (end - 1) >> _SHIFT
+        if start & (BLOCK - 1) or last >= len(self.filled):
+            return None
+        total = 0
+        for block in range(first, last + 1):
+            have = self.filled[block]
+            if have != min(BLOCK, end - (block << _SHIFT)):
+                return None
+            total = checksums.combine_crc32c(total, self.crcs[block], have)
+        return total
+
     def read_checked(self, start: int, end: int) -> bytes | memoryview:
         """Bytes [start, end), every block of them checked against its CRC; raises CorruptSpool.
 

@@ -21,6 +21,7 @@ from s3mount.store.base import (
 from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.parallel import all_of
+from s3mount.writeback.part_table import SentPart
 
 # Below this one CopyObject is never slower than create + parts + complete.
 PARTS_FROM = 128 * MIB
@@ -101,7 +102,7 @@ class Copier:
             part = parts[number] = await self._store.upload_part_copy(
                 target, upload_id, number, info.key, start, length, source_etag=info.etag
             )
-            begun.has(part, start, start + length, info.etag)
+            begun.has(SentPart(part, start, start + length, 0, info.etag), part.checksum)
 
         starts = enumerate(range(0, info.size, step), 1)
         try:

@@ -299,14 +299,16 @@ class FileUpload:
                 self.table.attempt(number, start, end)
                 part = await uploader.store.upload_part(self.key, self.upload_id, number, body.body)
                 assert body.stamp is not None
+                checksum = body.checksum_of(part, self.key)
                 known_base = None if body.pure else etag or ""
                 order = self.uploader.next_part() if flight is None else flight.order
-                self.acknowledge(number, SentPart(part, start, end, body.stamp, known_base, order))
+                sent = SentPart(part, start, end, body.stamp, known_base, order)
+                self.acknowledge(number, sent, checksum)
         self._sent_bytes += end - start
 
-    def acknowledge(self, number: int, sent: SentPart) -> None:
-        """The server has the part."""
-        known = self._begun.has(sent.part, sent.start, sent.end, sent.base)
+    def acknowledge(self, number: int, sent: SentPart, checksum: str | None = None) -> None:
+        """The server has the part; `checksum` is that of its bytes, where it is known."""
+        known = self._begun.has(sent, checksum or sent.part.checksum)
         self.table.acknowledge(number, sent, droppable=known)
         self.error = None
         self.uploader.progressed()

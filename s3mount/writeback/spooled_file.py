@@ -55,7 +55,7 @@ class SpooledFile:
         self.keep_clean = False
         self.readers = 0  # see `reading`
         self.on_close: Callable[[], None] | None = None  # set by the uploader
-        self._spool = spool
+        self.spool = spool
         self._chunk_size = spool.pool.chunk_size
         self._chunks = FileChunks(spool.pool)
         self._stamps: dict[int, int] = {}
@@ -135,10 +135,10 @@ class SpooledFile:
             if index is None:
                 await self._until(attempt)
             elif not await self._chunks.copy(index, self._until):
-                self._spool.wake()
+                self.spool.wake()
 
     async def _until(self, attempt: Callable[[], bool]) -> None:
-        await self._spool.until(attempt, self)
+        await self.spool.until(attempt, self)
 
     def _try_store(self, offset: int, data: Buffer, dirty: bool) -> bool:
         if self.closed:
@@ -262,12 +262,12 @@ class SpooledFile:
         ones, and nothing brings these back: committed, where a killed process is all that counts,
         synced where a power cut does too. What only they named is given back."""
         if self._chunks.seals.recorded(record):
-            self._spool.wake()
+            self.spool.wake()
 
     def forgotten(self) -> None:
         """The journal names nothing of this file any more, as `recorded` has it."""
         if self._chunks.forgotten():
-            self._spool.wake()
+            self.spool.wake()
 
     @property
     def sealed(self) -> bool:
@@ -301,7 +301,7 @@ class SpooledFile:
             if extents is not None:
                 extents.truncate(size)
         self.finished = [index for index in self.finished if index < beyond]
-        self._spool.wake()
+        self.spool.wake()
 
     def drop(self, start: int, end: int) -> None:
         """Gives the chunks of a sent part back; the bytes live on in the unfinished upload only.
@@ -322,7 +322,7 @@ class SpooledFile:
             amended = chunks.seals.without(sealed)
             if amended is not None:
                 self.on_amended(amended)
-        self._spool.wake()
+        self.spool.wake()
 
     def release_clean(self) -> None:
         """Gives back the chunks that hold nothing dirty: the committed object has their bytes."""
@@ -336,7 +336,7 @@ class SpooledFile:
             self._chunks.release(index)
             self.present.remove(index * size, (index + 1) * size)
         if clean:
-            self._spool.wake()
+            self.spool.wake()
 
     def close(self) -> None:
         """Gives everything back but what a record names: that stays until `forgotten`, and
@@ -346,10 +346,10 @@ class SpooledFile:
             self._chunks.release(index)
         for extents in (self.present, self.dirty, self.dropped, self.published):
             extents.clear()
-        self._spool.files.discard(self)
+        self.spool.files.discard(self)
         if self.on_close is not None:
             self.on_close()
-        self._spool.wake()
+        self.spool.wake()
 
     # -- commits
 

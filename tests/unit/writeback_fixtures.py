@@ -13,6 +13,7 @@ from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store.base import ALWAYS, Condition, PutResult, WriteHeaders
 from s3mount.store.memory import MemoryStore
+from s3mount.writeback.journal import Journal
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.uploader import BaseObject, FileUpload, Uploader
 
@@ -68,13 +69,17 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    directory: Path, store: MemoryStore | None = None, **changes: Any
+    directory: Path,
+    store: MemoryStore | None = None,
+    *,
+    journal: Journal | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Rig]:
     config = configured(directory, **changes)
     schedule = scheduled(config)
     store = store or MemoryStore(minimum_part_size=MINIMUM)
     async with Spool(config, schedule) as spool, trio.open_nursery() as nursery:
-        uploader = Uploader(store, spool, config, schedule)
+        uploader = Uploader(store, spool, config, schedule, journal)
         await nursery.start(uploader.run)
         yield Rig(config, store, spool, uploader)
         nursery.cancel_scope.cancel()
