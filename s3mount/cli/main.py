@@ -7,6 +7,7 @@ from s3mount.cli.cancel import cancel
 from s3mount.cli.demo import demo
 from s3mount.cli.flush import flush
 from s3mount.cli.mount import mount
+from s3mount.cli.recover import recover
 from s3mount.cli.retry import retry
 from s3mount.cli.status import status
 from s3mount.cli.umount import umount
@@ -41,5 +42,5 @@ def main() -> None:
     """An S3 bucket as a folder."""
 
 
-for command in (mount, umount, status, flush, retry, cancel, demo):
+for command in (mount, umount, status, flush, retry, cancel, recover, demo):
     main.add_command(command)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,14 @@ def _pieces(read: Any, length: int) -> Iterator[bytes]:
 
 def all_below(cache: Path) -> list[Recoverable]:
     """Those of every mount that has its files below `cache`."""
-    found: Collection[Path] = sorted(cache.glob("**/recoverable"))
-    return [Recoverable(path) for path in found if path.is_dir()]
+    patterns = ("recoverable", "*/recoverable", "*/mounts/*/recoverable")
+    found = sorted(path for pattern in patterns for path in cache.glob(pattern) if path.is_dir())
+    return [Recoverable(path) for path in found]
+
+
+def when_written(entry: RecoverableFile) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.changed_at))
 
 
 def describe(entry: RecoverableFile) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.changed_at))
-    return f"{entry.key!r}: {entry.bytes} of {entry.size} bytes, last written {when}"
+    return f"{entry.key!r}: {entry.bytes} of {entry.size} bytes, last written {when_written(entry)}"

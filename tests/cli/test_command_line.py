@@ -82,5 +82,5 @@ def test_an_unknown_long_option_comes_with_the_nearest() -> None:
 def test_help_and_version_are_there() -> None:
     assert s3mount.__version__ in CliRunner().invoke(main, ["--version"]).output
     text = CliRunner().invoke(main, ["-h"]).output
-    for command in ("mount", "umount", "status", "flush", "retry", "cancel", "demo"):
+    for command in ("mount", "umount", "status", "flush", "retry", "cancel", "recover", "demo"):
         assert f"\n  {command} " in text
