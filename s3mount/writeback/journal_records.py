@@ -143,7 +143,7 @@ class JournalContents:
     def last_id(self) -> int:
         """The largest number that stands for anything in here."""
         sequences = (record.sequence for record in self.intents)
-        return max(0, *sequences, *self.files, *self.uploads)
+        return max([0, *sequences, *self.files, *self.uploads])
 
     def __bool__(self) -> bool:
         return bool(self.intents or self.files or self.uploads)

@@ -1,0 +1,360 @@
+"""The journal on disk: a redo log in front of a SQLite file.
+
+The order of writes, from a program's change to its acknowledgement and on:
+
+1. The bytes of chunk files are written, and fdatasynced where close has to outlive a power cut
+   (`SpooledFile.sync`), before a record names them.
+2. The commit is appended to the log by one write(2): the death of the process loses it no more.
+   In the default mode changes of names are acknowledged now.
+3. The log is fdatasynced, at most GROUP_DELAY after the commit and at once when somebody awaits
+   `sync`: a power cut loses it no more. With --durability=journal close returns now.
+4. Requests that change the bucket go out.
+5. Their outcome is committed (`forget`, `forget_file`, ...), and only after that chunk files are
+   changed or given back that an older record named.
+6. When a segment of the log is full, its changes go into SQLite by one transaction of a worker
+   thread, fsynced, and only then the segment is removed. A segment is durable, with its directory
+   entry, before the first commit goes into it.
+
+SQLite alone could do 2 and 3, but its log is begun anew in place every few thousand commits: that
+needs an fsync which every writer waits for, and here the writer is the loop. What the log
+repeats after a crash is recognised by its serial numbers. A write that failed, or an fsync that
+did (whose pages the kernel may have dropped), is followed by a new segment that repeats all that
+is not known to be on disk.
+"""
+
+import errno
+import itertools
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from hashlib import sha256
+from pathlib import Path
+
+import trio
+
+from s3mount.core.config import KIB, MIB
+from s3mount.core.errors import ConfigurationError, FilesystemError
+from s3mount.writeback import journal_log as logs
+from s3mount.writeback.journal_database import Database, JournalUnusable, Place
+from s3mount.writeback.journal_records import JournalContents
+from s3mount.writeback.journal_rows import (
+    Change,
+    RowRecorder,
+    decode_rows,
+    pack_changes,
+    unpack_changes,
+)
+
+log = logging.getLogger(__name__)
+
+GROUP_DELAY = 0.08  # commits of so long share an fsync: with its own time they have 0.1 s
+SEGMENT_SIZE = 4 * MIB  # some thousand commits; read again, at most twice that, at the next start
+IDLE = 5.0  # then what is worth it moves to SQLite
+IDLE_SIZE = 256 * KIB
+RETRY = 1.0  # after a failure of the disk
+
+
+class SqliteJournal(RowRecorder):
+    """See Journal. `problems`: what was found damaged, or does not work now, for the status."""
+
+    durable = True
+
+    def __init__(self, directory: Path, identity: str) -> None:
+        """Opens or makes the journal in `directory`, which the caller has locked; blocks.
+
+        Raises JournalUnusable where it has to be set aside, ConfigurationError and OSError where
+        the disk is in the way.
+        """
+        super().__init__()
+        self.directory = directory
+        self.problems: list[str] = []
+        self._digest = sha256(identity.encode("utf-8", "surrogateescape")).digest()[:16]
+        self._segments: list[logs.Segment] = []  # the last one takes the commits
+        self._spare: logs.Segment | None = None
+        self._database = Database(directory / "journal.sqlite", identity)
+        try:
+            self._contents = self._restore()
+        except BaseException:
+            self._close_files()
+            raise
+        self._remember(self._contents)
+        self._pending: dict[Place, bytes | None] = {}  # in the log, not in SQLite
+        self._unsynced: deque[tuple[int, bytes]] = deque()
+        self._suspect = False  # an fsync failed: the segments may lack what was written
+        self._flight: trio.Event | None = None  # an fdatasync on its way
+        self._committed = trio.Event()
+        self._rotated = trio.Event()
+        self.commits = 0
+        self.syncs = 0
+
+    # -- opening
+
+    def _restore(self) -> JournalContents:
+        meta = self._database.meta
+        rows = self._database.rows()
+        applied = meta.applied if meta is not None else 0
+        try:
+            replay = logs.read_log(self.directory, self._digest, applied)
+        except (logs.UnknownFormat, logs.ForeignSegment, logs.DamagedSegment) as error:
+            raise JournalUnusable(str(error)) from error
+        if meta is None and (replay.entries or replay.torn):
+            raise JournalUnusable(f"{self._database.path} is missing")
+        if meta is not None and meta.segment not in replay.numbers:
+            raise JournalUnusable(f"segment {meta.segment} of the journal's log is missing")
+        changes: dict[Place, bytes | None] = {}
+        for serial, payload in replay.entries:
+            changes.update(unpack_changes(payload))
+            applied = serial
+        for place, data in changes.items():
+            if data is None:
+                rows.pop(place, None)
+            else:
+                rows[place] = data
+        contents = decode_rows(rows)
+        self._serial = self._synced = applied
+        old = logs.segment_paths(self.directory)
+        self._numbers = itertools.count(max(replay.numbers, default=0) + 1)
+        self._segments.append(self._new_segment())
+        try:
+            self._database.apply(changes, applied, self._segments[0].number)
+        except sqlite3.Error as error:
+            raise ConfigurationError(
+                f"the journal {self._database.path} cannot be written ({error}); make room or see"
+                " to its disk"
+            ) from error
+        self._dispose(old, replay.torn)
+        return contents
+
+    def _dispose(self, old: list[Path], torn: list[str]) -> None:
+        """Segments that are in SQLite now. Damaged ones are kept for whoever wants to look."""
+        if torn:
+            aside = self.directory / time.strftime("journal.torn-%Y%m%dT%H%M%S")
+            aside.mkdir(mode=0o700, exist_ok=True)
+            for path in old:
+                path.rename(aside / path.name)
+            self.problems.append(
+                f"the journal in {self.directory} ends early ({'; '.join(torn)}): what was changed"
+                f" last before a power cut may be lost; its remains are kept in {aside}"
+            )
+            log.error("%s", self.problems[-1])
+        for path in (*old, *self.directory.glob(f"{logs.NEW}*")):
+            path.unlink(missing_ok=True)
+        logs.sync_directory(self.directory)
+
+    def load(self) -> JournalContents:
+        return self._contents
+
+    def _new_segment(self) -> logs.Segment:
+        """Blocks. Threads may do it at the same time: no number is given twice."""
+        return logs.Segment.create(self.directory, next(self._numbers), self._digest)
+
+    # -- recording
+
+    def _commit(self, changes: list[Change]) -> None:
+        payload = pack_changes(changes)
+        segment = self._segments[-1]
+        try:
+            segment.append(self._serial + 1, payload)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise FilesystemError(
+                errno.ENOSPC if full else errno.EIO, f"the journal {segment.path}: {error}"
+            ) from error
+        self._serial += 1
+        self.commits += 1
+        self._pending.update(changes)
+        self._unsynced.append((self._serial, payload))
+        self._committed.set()
+        if segment.end >= SEGMENT_SIZE:
+            self._rotate()
+
+    # -- making it durable
+
+    async def sync(self) -> None:
+        target = self._serial
+        await trio.lowlevel.checkpoint()
+        while self._synced < target:
+            if self._flight is not None:
+                await self._flight.wait()
+                continue
+            self._flight = trio.Event()
+            try:
+                await self._sync_now()
+            finally:
+                flight, self._flight = self._flight, None
+                flight.set()
+
+    async def _sync_now(self) -> None:
+        """Needs to be alone: see `_flight`."""
+        serial = self._serial
+        dirty = [segment for segment in self._segments if segment.unsynced]
+        for segment in dirty:
+            segment.unsynced = False
+        try:
+            if self._suspect:
+                serial = await self._repeat()
+            else:
+                await trio.to_thread.run_sync(_sync_segments, dirty)
+        except OSError as error:
+            self._report(f"the journal in {self.directory} cannot be synced: {error}")
+            self._suspect = True
+            serial = await self._repeat()
+        except BaseException:
+            for segment in dirty:
+                segment.unsynced = True
+            raise
+        self.syncs += 1
+        self._are_synced(serial)
+
+    async def _repeat(self) -> int:
+        """Writes what is not known to be on disk to a new segment; returns the last serial there.
+
+        Raises FilesystemError; the next sync tries again.
+        """
+        entries = list(self._unsynced)
+        try:
+            segment = await trio.to_thread.run_sync(self._write_anew, entries)
+            last = entries[-1][0] if entries else self._synced
+            for serial, payload in self._unsynced:  # what came meanwhile
+                if serial > last:
+                    segment.append(serial, payload)
+        except OSError as error:
+            raise FilesystemError(
+                errno.EIO, f"the journal in {self.directory} cannot be synced: {error}"
+            ) from error
+        self._suspect = False
+        for old in self._segments:
+            old.unsynced = False
+        self._segments.append(segment)
+        self._rotated.set()
+        return last
+
+    def _write_anew(self, entries: list[tuple[int, bytes]]) -> logs.Segment:
+        segment = self._new_segment()
+        try:
+            for serial, payload in entries:
+                segment.append(serial, payload)
+            os.fdatasync(segment.fd)
+        except OSError:
+            segment.close()
+            segment.path.unlink(missing_ok=True)
+            raise
+        segment.unsynced = False
+        return segment
+
+    def _are_synced(self, serial: int) -> None:
+        self._synced = max(self._synced, serial)
+        while self._unsynced and self._unsynced[0][0] <= self._synced:
+            self._unsynced.popleft()
+
+    def _report(self, text: str) -> None:
+        log.error("%s", text)
+        if text not in self.problems:
+            self.problems.append(text)
+            del self.problems[:-20]
+
+    # -- in the background
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sync_in_groups)
+            nursery.start_soon(self._tidy_up)
+            task_status.started()
+
+    async def _sync_in_groups(self) -> None:
+        while True:
+            await self._committed.wait()
+            self._committed = trio.Event()
+            await trio.sleep(GROUP_DELAY)
+            try:
+                await self.sync()
+            except FilesystemError as error:
+                self._report(str(error))
+                await trio.sleep(RETRY)
+                self._committed.set()
+
+    async def _tidy_up(self) -> None:
+        """Keeps a spare segment ready; moves full ones, and what rests, to SQLite."""
+        while True:
+            try:
+                await self._make_spare()
+                seen = self._serial
+                with trio.move_on_after(IDLE):
+                    await self._rotated.wait()
+                rests = seen == self._serial and self._segments[-1].end > IDLE_SIZE
+                if rests or self._rotated.is_set():
+                    await self.compact()
+            except (OSError, sqlite3.Error) as error:
+                self._report(f"the journal in {self.directory} cannot be tidied up: {error}")
+                await trio.sleep(RETRY)
+                self._rotated.set()
+
+    async def compact(self) -> None:
+        """Moves all that is in the log to SQLite. Raises OSError and sqlite3.Error; then it is
+        where it was."""
+        if not self._rotated.is_set():
+            await self._make_spare()
+            self._rotate()
+        self._rotated = trio.Event()
+        await self._move_to_sqlite()
+
+    def _rotate(self) -> None:
+        """The spare segment takes the commits from now on; without one the current goes on."""
+        if self._spare is not None and self._spare.number > self._segments[-1].number:
+            self._segments.append(self._spare)
+            self._spare = None
+            self._rotated.set()
+
+    async def _make_spare(self) -> None:
+        spare, current = self._spare, self._segments[-1]
+        if spare is not None and spare.number < current.number:
+            # A failed fsync has called for a newer one meanwhile.
+            self._spare = None
+            await trio.to_thread.run_sync(_remove_segments, [spare])
+        if self._spare is None:
+            self._spare = await trio.to_thread.run_sync(self._new_segment)
+
+    async def _move_to_sqlite(self) -> None:
+        changes, self._pending = self._pending, {}
+        serial = self._serial
+        try:
+            await trio.to_thread.run_sync(
+                self._database.apply, changes, serial, self._segments[-1].number
+            )
+        except BaseException:
+            self._pending = changes | self._pending
+            raise
+        self._are_synced(serial)
+        while self._flight is not None:
+            await self._flight.wait()
+        done = [s for s in self._segments[:-1] if s.last_serial <= serial]
+        self._segments = [s for s in self._segments if s not in done]
+        await trio.to_thread.run_sync(_remove_segments, done)
+
+    async def aclose(self) -> None:
+        try:
+            with trio.CancelScope(shield=True):
+                await self.sync()
+        except FilesystemError as error:
+            self._report(str(error))
+        finally:
+            self._close_files()
+
+    def _close_files(self) -> None:
+        for segment in (*self._segments, self._spare):
+            if segment is not None:
+                segment.close()
+        self._database.close()
+
+
+def _sync_segments(segments: list[logs.Segment]) -> None:
+    for segment in segments:
+        os.fdatasync(segment.fd)
+
+
+def _remove_segments(segments: list[logs.Segment]) -> None:
+    for segment in segments:
+        segment.close()
+        segment.path.unlink(missing_ok=True)
