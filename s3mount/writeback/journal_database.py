@@ -66,14 +66,15 @@ class Database:
             raise self._reason(error) from error
         try:
             self._prepare()
-        except sqlite3.Error as error:
+        # ValueError: where a message of SQLite's quotes what is no text.
+        except (sqlite3.Error, ValueError) as error:
             self.close()
             raise self._reason(error) from error
         except BaseException:
             self.close()
             raise
 
-    def _reason(self, error: sqlite3.Error) -> Exception:
+    def _reason(self, error: Exception) -> Exception:
         """SQLite's own exceptions do not tell a damaged file from a full disk."""
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         if code & 0xFF in _DAMAGED or code == sqlite3.SQLITE_IOERR_SHORT_READ:
@@ -123,7 +124,7 @@ class Database:
                     raise JournalUnusable(f"{self.path} is damaged (row {kind}, {a}, {b})")
                 found[kind, a, b] = data
                 total += crc
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise self._reason(error) from error
         if (len(found), total) != (self.meta.rows, self.meta.sum):
             raise JournalUnusable(f"{self.path} is damaged (rows are missing)")
