@@ -3,6 +3,7 @@
 import errno
 import logging
 from abc import abstractmethod
+from functools import partial
 
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.ledger import Ledger
@@ -123,13 +124,14 @@ class FileCommits(Ledger):
     def _file_failed(self, file: OpenFile, error: Exception) -> None:
         self._file_not_sent(file, error)
         file.error = error
-        conflict = isinstance(error, FilesystemError) and error.errno in (
-            errno.ESTALE,
-            errno.EEXIST,
-        )
-        if conflict or (isinstance(error, FilesystemError) and error.errno == errno.ECANCELED):
+        number = error.errno if isinstance(error, FilesystemError) else 0
+        if number in (errno.ESTALE, errno.EEXIST, errno.ECANCELED):
             # The bytes are beside it, or given up by request; the name belongs to the others now.
-            file.sent = file.changes
+            # What was written while they were put there is still to be kept (OpenFile.give_way).
+            file.sent = file.changes if number == errno.ECANCELED else file.kept_changes
+            for handle in file.handles:
+                if handle.wrote:
+                    handle.lost = number
             file.lose_name()
 
     def _file_finished(self, file: OpenFile, intent: Intent) -> None:
@@ -142,10 +144,23 @@ class FileCommits(Ledger):
             self._tell_kernel(file.inode)
         if file.handles:
             return
-        if file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
+        if file.taken and file.dirty:
+            self.state.start_soon(partial(self.give_way, file))
+        elif file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
             self.put(file)  # written while it was sent
         elif not file.dirty or file.inode.detached:
             self.close(file)
+
+    async def give_way(self, file: OpenFile) -> None:
+        """Nobody waits for these bytes, and others have the name: they are kept beside it."""
+        try:
+            await self.commit(file)
+        except FilesystemError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        finally:
+            if not file.handles and file.put is None:
+                self.close(file)
 
     def close(self, file: OpenFile) -> None:
         """No handle and nothing unsent: forget the file's state."""

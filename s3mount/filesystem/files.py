@@ -199,6 +199,7 @@ class Files:
         """A close(2) of one descriptor of it. design.md 4 says why that is not yet the end."""
         handle = self.handle(number)
         file = handle.file
+        _raise_lost(handle)
         if not handle.writable or not handle.wrote:
             return
         if file.inode.detached and not file.taken:
@@ -209,9 +210,10 @@ class Files:
         handle.wrote = False
         try:
             await self.mutations.commit(file)
-        except BaseException:
+        except BaseException as error:
             handle.wrote = True
             handle.flushed = False
+            _note_lost(handle, error)
             raise
 
     def release(self, number: int) -> None:
@@ -226,7 +228,7 @@ class Files:
         file.handles.discard(handle)
         if file.taken and file.dirty and not file.handles:
             # RELEASE has nobody to tell: the bytes are kept, and the log says where.
-            self.state.start_soon(partial(self._give_way, file))
+            self.state.start_soon(partial(self.mutations.give_way, file))
             return
         if file.inode.detached:
             if not file.handles:
@@ -236,12 +238,6 @@ class Files:
             self.mutations.put(file)
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
-
-    async def _give_way(self, file: OpenFile) -> None:
-        try:
-            await self.mutations.commit(file)
-        finally:
-            self._let_go(file)
 
     def _let_go(self, file: OpenFile) -> None:
         """The last reader of an unlinked file: its object may go now."""
@@ -255,14 +251,29 @@ class Files:
         """Bytes, name and attributes of the file are in S3 when this returns."""
         handle = self.handle(number)
         file = handle.file
+        _raise_lost(handle)
         if file.inode.detached and not file.taken:
             return
         handle.wrote = False
         try:
             await self.mutations.commit(file)
-        except AccessDenied:
-            handle.wrote = True
+        except BaseException as error:
+            handle.wrote = handle.wrote or isinstance(error, AccessDenied)
+            _note_lost(handle, error)
             raise
+
+
+def _raise_lost(handle: FileHandle) -> None:
+    """Unless something is still to be put beside, which raises as well."""
+    if handle.lost and not handle.file.dirty:
+        raise FilesystemError(
+            handle.lost, "what it wrote lost against another host, or was given up"
+        )
+
+
+def _note_lost(handle: FileHandle, error: BaseException) -> None:
+    if handle.file.taken and isinstance(error, FilesystemError):
+        handle.lost = error.errno
 
 
 def _drop_privileges(inode: Inode, uid: int, gid: int) -> None:

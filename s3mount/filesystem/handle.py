@@ -14,6 +14,9 @@ class FileHandle:
         self.append = bool(flags & os.O_APPEND)
         self.writable = flags & os.O_ACCMODE != os.O_RDONLY
         self.wrote = False  # since the last FLUSH
+        # The errno that every close of it answers, for what it wrote was refused for good: other
+        # hosts were faster, or it was given up by request.
+        self.lost = 0
         # A FLUSH after a WRITE was answered: if it is written again, it is shared by processes
         # that end one after the other; then RELEASE sends the rest (design.md 4).
         self.flushed = False

@@ -70,6 +70,7 @@ class OpenFile:
         self.size = self.visible
         self.changes = 1 if new else 0
         self.sent = 0
+        self.kept_changes = 0  # the value of `changes` that the last conflict file contains
         # O_EXCL: the first commit must not find the name taken by another host.
         self.exclusive = exclusive
         # The old bytes were thrown away by O_TRUNC: the commit is unconditional, last close wins.
@@ -301,11 +302,17 @@ class OpenFile:
                     raise
                 if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
                     raise  # ESTALE: the base could not be read any more
-                await keep_conflicting_bytes(self, key, headers)
+                await self._keep(key, headers)
                 raise FilesystemError(
                     errno.EEXIST if condition.absent else errno.ESTALE,
                     f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
                 ) from error
+
+    async def _keep(self, key: str, headers: WriteHeaders) -> None:
+        """Puts the bytes beside what others have put under `key`."""
+        changes = self.changes
+        await keep_conflicting_bytes(self, key, headers)
+        self.kept_changes = changes
 
     def _base_object(self) -> BaseObject | None:
         remote = self.remote if self.visible else None
@@ -318,8 +325,8 @@ class OpenFile:
         async with self.lock:
             key = self.state.namespace.key(self.inode)
             self.prepare_upload()
-            await keep_conflicting_bytes(self, key, self._headers())
-            self.sent = self.changes
+            await self._keep(key, self._headers())
+            self.sent = self.kept_changes
         raise FilesystemError(
             errno.ESTALE, f"another host changed {key!r} meanwhile; the bytes are kept beside it"
         )

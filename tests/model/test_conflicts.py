@@ -261,6 +261,54 @@ async def test_what_others_put_under_the_old_name_during_a_long_copy_stays(
     assert await bench.client.read("g") == b"old"
 
 
+# -- handles of one mount ------------------------------------------------------------------------
+
+
+async def test_every_handle_whose_bytes_lost_is_told(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """Their bytes are in one conflict file; no close of them may return success."""
+    writer, wanted = await begin_edit(bench, SMALL, append=True)
+    second = await bench.client.open("f", os.O_WRONLY | os.O_APPEND)
+    idle = await bench.client.open("f", os.O_WRONLY)
+    await bench.fs.write(second, 0, b"AND OURS")
+    bench.store.put_foreign("f", THEIRS)
+    await fails_with(errno.ESTALE, bench.fs.flush(writer))
+    await fails_with(errno.ESTALE, bench.fs.flush(writer))  # of a duplicate
+    await fails_with(errno.ESTALE, bench.fs.fsync(second, False))
+    await fails_with(errno.ESTALE, bench.fs.flush(second))
+    await bench.fs.flush(idle)
+    bench.assert_whole_is_kept(wanted + b"AND OURS")
+
+
+@pytest.mark.parametrize("released", [False, True])
+async def test_what_is_written_while_bytes_are_put_beside_is_kept_too(
+    bench: Bench, released: bool, autojump_clock: MockClock
+) -> None:
+    writer, wanted = await begin_edit(bench, SMALL, append=True)
+    second = await bench.client.open("f", os.O_WRONLY | os.O_APPEND)
+    bench.store.put_foreign("f", THEIRS)
+
+    async def meanwhile(operation: str, key: str) -> None:
+        if operation == "PutObject" and ".conflict-" in key:
+            bench.store.before = None
+            await trio.sleep(1)
+
+    bench.store.before = meanwhile
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails_with, errno.ESTALE, bench.fs.flush(writer))
+        await trio.sleep(0.5)
+        await bench.fs.write(second, 0, b"LATE")
+        if released:  # a killed writer: RELEASE without FLUSH
+            await bench.client.release(second)
+    if not released:
+        await fails_with(errno.ESTALE, bench.fs.flush(second))
+    await bench.client.release(writer)
+    await trio.sleep(1)
+    assert list(bench.kept.values()) == [wanted, wanted + b"LATE"]
+    assert bench.object == THEIRS
+
+
 # -- what is kept --------------------------------------------------------------------------------
 
 
