@@ -313,7 +313,7 @@ class FileSystem:
     async def aclose(self) -> None:
         await self.state.namespace.aclose()
         await self.state.journal.aclose()
-        self.state.spool.close()
+        self.state.spool.close(self.recovering.needed)
         await self.state.store.aclose()
 
     def _new(self, inode: Inode) -> Stat:

@@ -16,12 +16,21 @@ import trio
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Version
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import Condition, NotFound, ObjectInfo, PutResult, WriteHeaders
+from s3mount.store.base import (
+    Condition,
+    NoSuchUpload,
+    NotFound,
+    ObjectInfo,
+    PutResult,
+    WriteHeaders,
+)
 from s3mount.store.integrity import is_md5, multipart_etag
 from s3mount.writeback.after_crash import is_newer
+from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import ABSENT, Intent
 from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.looking import is_ours
+from s3mount.writeback.resume import resume_parts
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +49,12 @@ class RecoveredPut:
         if intent.headers is not None:
             self._headers.append(intent.headers)
         self._upload = uploads[-1] if uploads else None
+        self._resumed = False
 
     async def look(self, key: str, headers: WriteHeaders) -> PutResult | Condition:
         """The result, if the PUT was carried out; else the condition under which it may be."""
         file = self._file
+        await self._resume()
         try:
             found = await file.state.store.head(key)
         except NotFound:
@@ -60,6 +71,34 @@ class RecoveredPut:
         # The commit meets it as a conflict.
         expected = self._intent.expects
         return Condition(absent=True) if expected in (None, ABSENT) else Condition(etag=expected)
+
+    async def _resume(self) -> None:
+        """Before the first attempt: later ones know what they have sent."""
+        file, record = self._file, self._upload
+        upload, spooled = file.upload, file.spooled
+        if self._resumed or record is None or record.upload_id is None:
+            return
+        if upload is None or spooled is None or upload.upload_id is not None:
+            return
+        remote = file.remote
+        base = None
+        if remote is not None and file.visible:
+            base = BaseObject(remote.key, remote.etag, remote.size, remote.version_id)
+        state = file.state
+        try:
+            table = await resume_parts(
+                state.store,
+                record,
+                spooled,
+                state.uploader.schedule,
+                base=base,
+                visible=file.visible,
+            )
+        except NoSuchUpload:
+            state.journal.end_upload(record.id)
+        else:
+            upload.resume(record, table)
+        self._resumed = True
 
     def _absent(self, key: str) -> Condition:
         """What it was made from is gone: without that an edit is a conflict."""
@@ -96,7 +135,7 @@ class RecoveredPut:
 
     async def _is_done(self, found: ObjectInfo, headers: WriteHeaders) -> bool:
         """Metadata and size alone do not tell: two closes within a tick of the clock have both."""
-        if not any(is_ours(found, self._file.size, sent, ()) for sent in (headers,)):
+        if not is_ours(found, self._file.size, headers):
             return False
         if is_md5(found.etag):
             return found.etag == await self._md5()

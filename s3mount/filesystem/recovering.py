@@ -1,6 +1,7 @@
 """What a mount that died left in the journal, taken up: see replay.py for the tree's part."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +42,7 @@ class Recovering:
         spool = state.config.writeback.spool_dir
         self.kept = Recoverable(spool.parent / "recoverable")
         self._contents = contents
+        self._needed = {name for one in contents.files.values() for name in _chunk_names(one)}
         self._spool = spool
         self._uploads = LeftUploads(state.store, state.journal, self._upload_ids)
 
@@ -59,6 +61,7 @@ class Recovering:
                 needed |= _chunk_names(contents.files[number])
         for number, file in replay.files.items():
             await self._record_anew(file, contents.files[number])
+        self._needed = needed
         self.state.spool.pool.release_kept(needed)
         self.state.start_soon(self._uploads.run)
         return self.recovered
@@ -98,7 +101,7 @@ class Recovering:
                 file.recovering = RecoveredPut(file, intent, uploads)
                 self.recovered.bytes += file.size
         for upload in contents.uploads.values():
-            self._sort_out(upload)
+            self._sort_out(upload, replay, contents)
         if self.recovered.intents:
             log.warning(
                 "an earlier mount ended before its work was done: %d changes (%d bytes) go on",
@@ -117,7 +120,10 @@ class Recovering:
         self.state.journal.write_file(replace(record, spool=sealed))
         spooled.recorded(sealed)
 
-    def _sort_out(self, upload: UploadRecord) -> None:
+    def _sort_out(self, upload: UploadRecord, replay: Replay, contents: JournalContents) -> None:
+        newest = of_file(contents.uploads.values(), upload.file)[-1:]
+        if upload.file in replay.files and upload.upload_id is not None and upload in newest:
+            return  # goes on
         kept = any(entry.in_upload == upload.upload_id for entry in self.recovered.recoverable)
         if upload.upload_id is not None and kept:
             log.warning("upload %s of %r has bytes of it", upload.upload_id, upload.key)
@@ -128,6 +134,11 @@ class Recovering:
         """Of all uploads under way."""
         uploads = [file.upload for file in self.state.open_files.values()]
         return {one.upload_id for one in uploads if one is not None and one.upload_id is not None}
+
+    @property
+    def needed(self) -> Collection[str]:
+        """Chunk files that the journal names and that nothing has taken over (yet)."""
+        return self._needed
 
     # -- telling
 

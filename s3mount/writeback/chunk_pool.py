@@ -120,7 +120,6 @@ class ChunkPool:
         """Removes the files that were kept and that nobody adopted; `but` are needed still."""
         for name, size in list(self.files.kept.items()):
             if name in but:
-                self.sealed.add(name)
                 continue
             self.files.remove(name)
             self.charged -= size

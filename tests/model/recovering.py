@@ -2,7 +2,7 @@
 
 import contextlib
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,15 @@ from s3mount.store.memory import MemoryStore
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import Kind
 from s3mount.writeback.journal import Journal, MemoryJournal
-from s3mount.writeback.journal_records import FileRecord, IntentRecord, JournalContents
+from s3mount.writeback.journal_records import (
+    FileRecord,
+    IntentRecord,
+    JournalContents,
+    PartRecord,
+    UploadRecord,
+)
 from s3mount.writeback.spool import Spool
-from tests.model.mounted import EPOCH, GID, UID, Client, service_clock
+from tests.model.mounted import GID, UID, Client
 
 FILE = Attributes(stat.S_IFREG | 0o640, UID, GID, 1_000_000_123, 1_000_000_456, 1_000_000_789)
 DIRECTORY = replace(FILE, mode=stat.S_IFDIR | 0o750)
@@ -48,10 +54,11 @@ class DeadMount:
         self._spool.open()
         self._intents: list[IntentRecord] = []
         self._files: dict[int, FileRecord] = {}
+        self._uploads: dict[int, UploadRecord] = {}
 
     def contents(self) -> JournalContents:
         self._spool.close()
-        return JournalContents(list(self._intents), dict(self._files), {})
+        return JournalContents(list(self._intents), dict(self._files), dict(self._uploads))
 
     def file(
         self,
@@ -91,6 +98,35 @@ class DeadMount:
         self._intents.append(IntentRecord(number, kind, key, **fields))
         return number
 
+    async def upload(
+        self,
+        store: MemoryStore,
+        key: str,
+        parts: dict[int, bytes],
+        *,
+        file: int | None = None,
+        heard_of: Collection[int] | None = None,
+        learnt: bool = True,
+    ) -> str:
+        """Begun, and these parts sent, of 4 KiB each but the last; the answers of those in
+        `heard_of` (None: of all) were heard."""
+        upload_id = await store.create_upload(key, headers_of(key))
+        record = UploadRecord(
+            self.journal.new_id(),
+            file,
+            key,
+            headers_of(key),
+            upload_id if learnt else None,
+            self.created,
+        )
+        for number, data in parts.items():
+            part = await store.upload_part(key, upload_id, number, data)
+            start = (number - 1) * self.config.writeback.part_size
+            if heard_of is None or number in heard_of:
+                record.parts[number] = PartRecord(number, start, start + len(data), part.etag)
+        self._uploads[record.id] = record
+        return upload_id
+
     def put(self, key: str, data: bytes, *, expects: Any = None, **fields: Any) -> int:
         file = self.file(key, data, **fields)
         return self.intent(Kind.PUT, key, file=file, expects=expects)
@@ -117,11 +153,3 @@ async def remounted(
             assert not left.intents, left.intents
             await fs.aclose()
         nursery.cancel_scope.cancel()
-
-
-def this_machine() -> float:
-    """The wall clock of this machine in a test's virtual time: it is the service's."""
-    return service_clock()
-
-
-__all__ = ["DIRECTORY", "EPOCH", "FILE", "DeadMount", "headers_of", "remounted", "this_machine"]

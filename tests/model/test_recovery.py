@@ -15,7 +15,8 @@ from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import ABSENT, Kind
 from s3mount.writeback.journal import MemoryJournal
 from tests.model.bucket import attributes_of, contents, files
-from tests.model.recovering import DIRECTORY, EPOCH, FILE, DeadMount, headers_of, remounted
+from tests.model.mounted import EPOCH
+from tests.model.recovering import DIRECTORY, FILE, DeadMount, headers_of, remounted
 
 WEEK = 7 * 86400.0
 
