@@ -60,7 +60,9 @@ class AttributeChanges:
         inode.attributes = new
         if inode.detached or replace(new, ctime_ns=old.ctime_ns) == old:
             return
-        await self.mutations.settle(self.mutations.attributes(inode))
+        with self.mutations.change():
+            intent = self.mutations.attributes(inode)
+        await self.mutations.settle(intent)
 
     # -- extended attributes -------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from s3mount.namespace import Namespace, StatCache
 from s3mount.readpath import ReadPath
 from s3mount.store.base import ObjectInfo, ObjectStore
 from s3mount.writeback.executors import Executors
+from s3mount.writeback.intents import Kind
 from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.queue import IntentQueue
 from s3mount.writeback.spool import Spool
@@ -84,7 +85,7 @@ async def open_filesystem(
     state.queue = IntentQueue(
         executors.execute,
         executors.delete_batch,
-        journal,
+        state.books,
         ordered=config.writeback.ordered,
         shuffle=shuffle,
     )
@@ -97,4 +98,5 @@ async def open_filesystem(
                 state.start_soon(partial(mutations.commit, file))
 
     uploader.on_early_publish = publish_early
+    uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT})
     return FileSystem(state, mutations, contents)

@@ -8,10 +8,11 @@ from functools import partial
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.ledger import Ledger
 from s3mount.filesystem.open_file import OpenFile
+from s3mount.filesystem.records import Sealed
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import PutResult
-from s3mount.writeback.intents import Intent, Kind
+from s3mount.writeback.intents import ABSENT, Expected, Intent, Kind
 from s3mount.writeback.intents import State as IntentState
 
 log = logging.getLogger(__name__)
@@ -47,18 +48,77 @@ class FileCommits(Ledger):
             # A directory's rename brings the object to the name by which it is known here.
             await self.wait(self.state.queue.trees_over(self._key(file.inode)))
 
+    async def acknowledge(self, file: OpenFile) -> None:
+        """The file as it is now survives kill -9 and power cuts when this returns, and will be in
+        S3; else it raises. (close with write-back.)
+
+        Bytes on the disk, then the record that names them, then that on the disk.
+        """
+        if file.taken and file.dirty:
+            await file.give_way()
+        async with file.records.lock:
+            if file.dirty and not file.inode.detached:
+                sealed = file.records.seal()
+                if sealed.spooled is not None:
+                    await sealed.spooled.sync()
+                if file.sent < sealed.changes and not file.inode.detached:
+                    self.put(file, sealed)
+        await self.state.books.sync()
+
     # -- files ---------------------------------------------------------------------------------
 
-    def put(self, file: OpenFile) -> Intent:
-        """The file's unfinished PUT, or a new one."""
-        if file.put is not None:
-            return file.put
+    def put(self, file: OpenFile, sealed: Sealed | None = None) -> Intent:
+        """The file's unfinished PUT, or a new one; the journal has the file's bytes then.
+
+        `sealed`: those are of some moments ago.
+        """
+        with self.change():
+            file.rewriting = False
+            if sealed is None and file.records.changes != file.changes:
+                sealed = file.records.seal()
+            if sealed is not None:
+                file.records.write(sealed)
+            intent = file.put
+            if intent is None:
+                return self._new_put(file)
+            self.state.queue.resume(intent, delay=self._put_delay)
+            intent.attributes = file.inode.attributes
+            self.state.books.update(intent)
+            return intent
+
+    @property
+    def _put_delay(self) -> float:
+        """With write-back nobody waits for it: a rename or removal soon after costs nothing."""
+        return self._delay if self.state.writes_back else 0.0
+
+    def _new_put(self, file: OpenFile) -> Intent:
         inode = file.inode
         key = self.state.namespace.key(inode)
+        expects = self._expected(file, key)
         superseded = not file.exclusive and self._supersede_delete(key)
-        intent = Intent(kind=Kind.PUT, key=key, content=file, size=file.size)
+        intent = Intent(
+            kind=Kind.PUT,
+            key=key,
+            content=file,
+            size=file.size,
+            file=file.records.id,
+            attributes=inode.attributes,
+            expects=expects,
+            acknowledged=True,
+        )
         intent.replaces = superseded or inode.version is not None or file.replaces
         return self.add_put(file, intent)
+
+    def _expected(self, file: OpenFile, key: str) -> Expected | None:
+        """What the key holds as far as this mount knows; None while that is about to change."""
+        holders = self.state.queue.holders(key)
+        if len(holders) == 1:
+            (only,) = holders
+            if only.kind is Kind.DELETE and only.state is IntentState.WAITING:
+                return only.source_etag
+        if holders or file.replaces:
+            return None
+        return ABSENT if file.inode.version is None else file.inode.version.etag
 
     def add_put(self, file: OpenFile, intent: Intent) -> Intent:
         """Also for one of a mount that died."""
@@ -68,7 +128,7 @@ class FileCommits(Ledger):
         intent.on_retry = lambda _, error: self._file_not_sent(file, error)
         intent.on_failed = lambda _, error: self._file_failed(file, error)
         intent.on_finished = lambda _: self._file_finished(file, intent)
-        return self._add(file.inode, intent)
+        return self._add(file.inode, intent, delay=self._put_delay)
 
     def _supersede_delete(self, key: str) -> bool:
         """A PUT replaces the object just as well; readers of the old one are minded then.
@@ -139,6 +199,17 @@ class FileCommits(Ledger):
             file.put = None
         if intent.state is not IntentState.DONE:
             file.snapshot = None
+        if intent.state is IntentState.CANCELLED and file.rewriting and not file.inode.detached:
+            file.records.park(intent)
+            return
+        if intent.state is not IntentState.DONE:
+            pass
+        elif file.records.changes > file.sent and not file.inode.detached:
+            # Closed again while it was sent: the rest follows, as a change of what was sent.
+            file.records.rebase()
+            self._new_put(file)
+            return
+        file.records.forget(keep_bytes=intent.state is IntentState.FAILED and file.dirty)
         if file.taken and not file.inode.detached:
             self.state.namespace.lost(file.inode)  # now that its pins are gone
             self._tell_kernel(file.inode)
@@ -167,4 +238,5 @@ class FileCommits(Ledger):
         if self.state.open_files.get(file.inode) is file:
             del self.state.open_files[file.inode]
         self.state.adopt(file)
-        file.discard()
+        with self.state.books.aftermath():
+            file.discard()

@@ -167,7 +167,7 @@ class Files:
             for writer in writers:
                 writer.wrote = True
             if not writers and file.dirty and not inode.detached:
-                await self.mutations.commit(file)
+                await self._closed(file)
 
     async def _truncate(self, file: OpenFile, size: int) -> None:
         """To the size that it has, too: `: > stamp` of an empty file makes it newer."""
@@ -209,12 +209,19 @@ class Files:
         handle.flushed = True
         handle.wrote = False
         try:
-            await self.mutations.commit(file)
+            await self._closed(file)
         except BaseException as error:
             handle.wrote = True
             handle.flushed = False
             _note_lost(handle, error)
             raise
+
+    async def _closed(self, file: OpenFile) -> None:
+        """What close(2) waits for: that the file is safe, in S3 or here."""
+        if self.state.writes_back:
+            await self.mutations.acknowledge(file)
+        else:
+            await self.mutations.commit(file)
 
     def release(self, number: int) -> None:
         """The last descriptor is gone. Never waits; what is unsent enters the queue."""
@@ -235,9 +242,20 @@ class Files:
                 self._let_go(file)
             return
         if (handle.writable or not file.handles) and file.dirty and file.error is None:
-            self.mutations.put(file)
+            self._given_up(file)
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
+
+    def _given_up(self, file: OpenFile) -> None:
+        """Nobody is told, so nobody waits; a power cut within the next moment may undo it."""
+        if file.put is not None and file.records.changes == file.changes and not file.rewriting:
+            return
+        try:
+            self.mutations.put(file)
+        except FilesystemError as error:
+            log.error("%r: %s", file.key, error)  # noqa: TRY400
+        if self.state.writes_back and file.spooled is not None:
+            self.state.start_soon(file.spooled.sync)
 
     def _let_go(self, file: OpenFile) -> None:
         """The last reader of an unlinked file: its object may go now."""

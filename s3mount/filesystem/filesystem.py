@@ -260,6 +260,9 @@ class FileSystem:
             await nursery.start(self.state.readpath.run)
             await nursery.start(self.state.uploader.run)
             await nursery.start(self.state.journal.run)
+            await nursery.start(self.state.books.run)
+            if self.state.journal.durable:
+                await nursery.start(self.state.drafts.run)
             await nursery.start(self.state.queue.run)
             task_status.started()
 

@@ -72,7 +72,7 @@ class Leaving:
             while True:
                 self._push()
                 left = self.state.queue.unfinished()
-                open_ended = [intent for intent in left if not intent.was_refused(mark)]
+                open_ended = [intent for intent in left if not _is_stuck(intent, mark)]
                 if not open_ended:
                     break
                 if progress is not None:
@@ -152,6 +152,11 @@ class Leaving:
                 return None
             inode = found
         return inode
+
+
+def _is_stuck(intent: Intent, mark: int) -> bool:
+    """Waiting does not help: it was refused since, or its file is being written anew."""
+    return intent.was_refused(mark) or intent.stalled
 
 
 def _nothing_pending(path: str) -> FilesystemError:

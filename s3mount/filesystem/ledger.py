@@ -4,6 +4,7 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.state import State
@@ -42,6 +43,15 @@ class Ledger:
     def is_only(self, inode: Inode, intent: Intent | None) -> bool:
         """Nothing but `intent`, if that, is on its way for the inode."""
         return self._unfinished[inode] == (intent is not None)
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def change(self) -> AbstractContextManager[None]:
+        """A change of the tree, all that it records in one commit of the journal. No awaits in it.
+
+        Raises FilesystemError (EIO, ENOSPC) at its end where it cannot be recorded.
+        """
+        return self.state.books.change()
 
     # -- waiting -------------------------------------------------------------------------------
 

@@ -33,6 +33,9 @@ class Mutations(FileCommits):
         file = self.state.open_files.get(inode)
         sent_after = file is not None and (file.dirty or file.put is not None)
         if file is not None and sent_after and (after is None or file.put is not after):
+            if file.put is not None:
+                file.put.attributes = inode.attributes
+                self.state.books.update(file.put)
             return file.put
         waiting = self.waiting(inode)
         if waiting is not None and waiting is not after and waiting.kind is not Kind.RENAME_TREE:
@@ -268,6 +271,7 @@ class Mutations(FileCommits):
     def _retarget(self, intent: Intent, inode: Inode, key: str) -> bool:
         if not self.state.queue.retarget(intent, key=key):
             return False
+        intent.expects = None
         self._pin(intent, place_of(inode))
         return True
 

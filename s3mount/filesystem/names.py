@@ -64,10 +64,12 @@ class Names:
     async def mkdir(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
         await self.vacant(parent, name, directory=True)
         attributes = self.new_attributes(parent, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid)
-        self._still_vacant(parent, name)
-        inode = self.state.namespace.add(parent, name, attributes, directory=True)
-        self.touch(parent)
-        await self.mutations.settle(self.mutations.marker(inode))
+        with self.mutations.change():
+            self._still_vacant(parent, name)
+            inode = self.state.namespace.add(parent, name, attributes, directory=True)
+            self.touch(parent)
+            intent = self.mutations.marker(inode)
+        await self.mutations.settle(intent)
         return inode
 
     async def create(
@@ -150,8 +152,10 @@ class Names:
         await self.know_marker(parent)
         if inode.detached:
             raise FilesystemError(errno.ENOENT)
-        self.keep_implied(parent, inode)
-        await self.mutations.settle(self.detach(inode))
+        with self.mutations.change():
+            self.keep_implied(parent, inode)
+            intent = self.detach(inode)
+        await self.mutations.settle(intent)
         self.touch(parent)
 
     async def rmdir(self, parent: Inode, name: str) -> None:
@@ -167,8 +171,10 @@ class Names:
             raise FilesystemError(errno.ENOTEMPTY)
         if inode.detached:
             raise FilesystemError(errno.ENOENT)
-        self.keep_implied(parent, inode)
-        await self.mutations.settle(self.detach(inode))
+        with self.mutations.change():
+            self.keep_implied(parent, inode)
+            intent = self.detach(inode)
+        await self.mutations.settle(intent)
         self.touch(parent)
 
     async def know_marker(self, directory: Inode) -> None:

@@ -24,6 +24,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes, content_type_for, encode
 from s3mount.filesystem.conflict import keep_conflicting_bytes
 from s3mount.filesystem.reading import fetch_rest, read_file
+from s3mount.filesystem.records import FileRecords
 from s3mount.filesystem.state import State
 from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
@@ -38,7 +39,7 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
-from s3mount.writeback.intents import Intent
+from s3mount.writeback.intents import Intent, NotYetError
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
 
@@ -64,6 +65,7 @@ class OpenFile:
     def __init__(self, state: State, inode: Inode, *, new: bool, exclusive: bool = False) -> None:
         self.state = state
         self.inode = inode
+        self.records = FileRecords(self)
         self.handles: set[FileHandle] = set()
         self.remote: RemoteObject | None = None if new else state.remote_of(inode)
         self.visible = self.remote.size if self.remote is not None else 0
@@ -85,6 +87,9 @@ class OpenFile:
         self.snapshot: Snapshot | None = None  # while it runs
         # The PUT of a mount that died: looked at before each attempt.
         self.recovering: RecoveredPut | None = None
+        # The old bytes were thrown away while they waited for their PUT, and the new ones are not
+        # all there yet: it is put off until a close, for half a file is never published.
+        self.rewriting = False
         self.error: Exception | None = None  # of the last commit, if final
         # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
         self.taken = False
@@ -98,6 +103,10 @@ class OpenFile:
     @property
     def dirty(self) -> bool:
         return self.changes != self.sent
+
+    @property
+    def key(self) -> str:
+        return self.state.namespace.key(self.inode)
 
     @property
     def busy(self) -> bool:
@@ -123,6 +132,7 @@ class OpenFile:
         self.inode.local_size = self.size
         if self.pin is None and not self.inode.detached:
             self.pin = self.state.namespace.pin(_parent(self.inode), self.inode.name)
+        self.state.drafts.changed(self)
 
     def renamed(self, *, replaces: bool) -> None:
         """The inode has another name; with `replaces` over another object."""
@@ -147,6 +157,8 @@ class OpenFile:
         if self.pin is not None:
             self.pin.release()
             self.pin = None
+        if self.put is None:
+            self.records.forget()
         # Parts that left the spool are read from nowhere else: then the upload stays to the end.
         dropped = self.spooled is not None and bool(self.spooled.dropped)
         if self.upload is not None and self.put is None and not (dropped and self.handles):
@@ -221,6 +233,11 @@ class OpenFile:
     async def _forget_bytes(self) -> None:
         """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
         self.whole = True
+        put = self.put
+        self.rewriting = put is not None and any(handle.writable for handle in self.handles)
+        if self.rewriting and put is not None and not put.blocks and not put.attempts:
+            # It holds up nothing any more; its record stays (FileRecords.park).
+            self.state.queue.cancel(put)
         upload, spooled = self.upload, self.spooled
         self.upload = self.spooled = None
         if upload is not None:
@@ -235,6 +252,8 @@ class OpenFile:
     def prepare_upload(self) -> None:
         if self.spooled is None:
             self.spooled = self.state.spool.create_file()
+            self.spooled.record_id = self.records.id
+            self.spooled.on_amended = self.records.amend
         if self.upload is None:
             self.upload = self.state.uploader.upload_for(self.spooled)
 
@@ -245,10 +264,19 @@ class OpenFile:
         attributes = self.inode.attributes
         if attributes is None:
             raise FilesystemError(errno.EIO, "attributes unknown")
+        if self.rewriting:
+            raise NotYetError
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size
         if self.recovering is None:  # else they tell what the mount that died was sending
             intent.headers = self._headers()
+        version = self.inode.version
+        known = version is not None and not self.replaces and not intent.recovered
+        if known and version is not None and intent.expects != version.etag:
+            intent.expects = version.etag
+            self.state.books.update(intent)
+        elif self.changes != self.records.changes:
+            self.state.books.update(intent)  # more than what was sealed goes along
         intent.condition = self._condition()
 
     def _condition(self) -> Condition:
@@ -277,6 +305,8 @@ class OpenFile:
             self.prepare_upload()
             if self.snapshot is None or self.upload is None:
                 raise FilesystemError(errno.EIO, "a PUT that was not begun")
+            if self.rewriting:
+                raise NotYetError
             if self.recovering is not None:
                 headers = self._headers()
                 looked = await self.recovering.look(key, headers)
@@ -438,6 +468,7 @@ class OpenFile:
             self.pin.release()
             self.pin = None
         self.inode.local_size = None
+        self.records.forget()
 
 
 def _parent(inode: Inode) -> Inode:

@@ -117,7 +117,9 @@ class Recovering:
             return
         sealed = spooled.seal()
         await spooled.sync()
-        self.state.journal.write_file(replace(record, spool=sealed))
+        record = replace(record, spool=sealed)
+        self.state.journal.write_file(record)
+        file.records.restored(record)
         spooled.recorded(sealed)
 
     def _sort_out(self, upload: UploadRecord, replay: Replay, contents: JournalContents) -> None:

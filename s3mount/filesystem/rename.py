@@ -6,9 +6,10 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import check_key
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.names import Names
+from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.writeback.intents import Intent
+from s3mount.writeback.intents import ABSENT, Expected, Intent
 
 # As renameat2(2) has them.
 NOREPLACE = 1
@@ -50,8 +51,12 @@ class Rename:
             raise FilesystemError(errno.ENOENT)
         if target is not None and target.detached:
             target = None
-        self.names.keep_implied(old_parent, inode)
-        intents = self._move(inode, target, new_parent, new_name)
+        with self.mutations.change():
+            self.names.keep_implied(old_parent, inode)
+            intents = self._move(inode, target, new_parent, new_name)
+            for file in self._files_in(inode):
+                file.records.renamed()
+                self.state.drafts.changed(file)
         self.names.touch(old_parent)
         self.names.touch(new_parent)
         await self.mutations.settle(*intents)
@@ -60,11 +65,20 @@ class Rename:
         """Bytes that left a full spool are only in an unfinished upload, which is bound to the old
         name. That may get another object once it is free, so the upload is completed before.
         """
-        for file in list(self.state.open_files.values()):
-            parent = file.inode.parent
-            below = file.inode is inode or (parent is not None and _below(parent, inode))
-            if below and not file.inode.detached:
+        for file in self._files_in(inode):
+            if not file.inode.detached:
                 await file.publish_if_dropped(0, file.size)
+
+    def _files_in(self, inode: Inode) -> list[OpenFile]:
+        """The state of the file, or of all open files below the directory."""
+        if inode.directory is None:
+            file = self.state.open_files.get(inode)
+            return [] if file is None else [file]
+        return [
+            file
+            for file in self.state.open_files.values()
+            if file.inode.parent is not None and _below(file.inode.parent, inode)
+        ]
 
     async def _check(
         self, inode: Inode, target: Inode | None, new_parent: Inode, flags: int
@@ -93,7 +107,11 @@ class Rename:
         file = self.state.open_files.get(inode)
         intents: list[Intent | None] = []
         replaces = False
+        expects: Expected | None = ABSENT
         if target is not None:
+            expects = None
+            if target.version is not None and self.mutations.last(target) is None:
+                expects = target.version.etag
             replaced = self.state.open_files.get(target)
             replaces = (
                 target.version is not None
@@ -113,6 +131,9 @@ class Rename:
         if file is not None:
             file.renamed(replaces=replaces)
         moved = self.mutations.move(inode, old_key, new_key, old_place, replaces=replaces)
+        if moved is not None:
+            moved.expects = expects
+            self.state.books.update(moved)
         if moved is None and unsent_over:
             # It had taken this name from another file, whose object is still there.
             intents.append(self.mutations.discard(old_key, old_place))

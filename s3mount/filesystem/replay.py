@@ -138,7 +138,8 @@ class Replay:
             base = record.base
             version = Version(base.etag, base.size, 0.0, base.version_id)
         inode = self.state.namespace.recall(*place, directory=False, version=version)
-        inode.set_attributes(record.attributes, self.state.clock(), settled=False)
+        attributes = intent.attributes or record.attributes  # changed after the close
+        inode.set_attributes(attributes, self.state.clock(), settled=False)
         file = self._open(inode, record)
         intent.content, intent.size = file, file.size
         self.mutations.add_put(file, intent)
@@ -156,8 +157,10 @@ class Replay:
         file.kept = record.kept
         file.spooled = self.state.spool.restore(record.spool)
         file.spooled.record_id = record.id
+        file.spooled.on_amended = file.records.amend
         file.upload = self.state.uploader.upload_for(file.spooled)
         file.changed()
+        file.records.restored(record)
         self.state.open_files[inode] = file
         self.files[record.id] = file
         return file

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.config import MountConfig
+from s3mount.filesystem.records import Drafts
 from s3mount.namespace import Inode, Namespace
 from s3mount.readpath import ReadPath, RemoteObject
 from s3mount.store.base import ObjectStore
+from s3mount.writeback.bookkeeping import Bookkeeper
 from s3mount.writeback.copier import Copier
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.queue import IntentQueue
@@ -67,6 +69,8 @@ class State:
         self.uploader = uploader
         self.clock = clock
         self.journal = journal
+        self.books = Bookkeeper(journal, durable_spool=self.writes_back)
+        self.drafts = Drafts(self)
         self.copier = Copier(store, config.writeback, journal)
         self.queue: IntentQueue  # set by build.py: its executors need this state
         # Commits a file and waits; set by build.py to Mutations.commit.
@@ -132,6 +136,11 @@ class State:
         file = self.open_files.get(inode)
         if file is not None:
             file.taken = True
+
+    @property
+    def writes_back(self) -> bool:
+        """close returns once the file is safe on the local disk (--durability=journal)."""
+        return self.config.writeback.durability == "journal"
 
     def progress(self) -> float:
         return self.uploader.progress_at

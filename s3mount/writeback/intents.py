@@ -51,6 +51,10 @@ ABSENT = Absent.ABSENT
 Expected = Absent | str
 
 
+class NotYetError(Exception):
+    """Raised by on_start: the intent is put off until it is resumed."""
+
+
 class Content(Protocol):
     """The bytes of a PUT."""
 
@@ -138,6 +142,19 @@ class Intent:
     @property
     def deferred(self) -> bool:
         return self.state is State.WAITING and self.not_before == float("inf")
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it, or what it waits for, is put off until somebody resumes it."""
+        pending, seen = [self], {self}
+        while pending:
+            current = pending.pop()
+            if current.deferred:
+                return True
+            fresh = current.waits_for - seen
+            seen |= fresh
+            pending.extend(fresh)
+        return False
 
     def describe(self) -> str:
         origin = f"{self.source!r} -> " if self.source is not None else ""

@@ -51,14 +51,19 @@ def pause_after(intent: Intent, error: Exception) -> float:
 
 def refuse(intent: Intent, error: Exception, number: int) -> None:
     """Tells those who wait for the intent, and for all that waits for it, of the refusal."""
+    for held_up in held_up_by(intent):
+        held_up.refusal, held_up.refused = error, number
+        held_up.tell()
+
+
+def held_up_by(intent: Intent) -> set[Intent]:
+    """The intent and all that cannot start before it is done."""
     pending, seen = [intent], {intent}
     while pending:
-        current = pending.pop()
-        current.refusal, current.refused = error, number
-        current.tell()
-        fresh = current.blocks - seen
+        fresh = pending.pop().blocks - seen
         seen |= fresh
         pending.extend(fresh)
+    return seen
 
 
 async def wait_for(
@@ -68,14 +73,16 @@ async def wait_for(
     timeout: float,
     progress: Callable[[], float],
 ) -> None:
-    """Until all are finished. Raises the first final error, or a refusal later than `since`.
+    """Until all are finished, or put off.
+
+    Raises the first final error, or a refusal later than `since`.
 
     Without progress for `timeout` seconds: ETIMEDOUT. What is not finished stays and is retried.
     """
     awaited = list(intents)
     started = trio.current_time()
     for intent in awaited:
-        while not intent.finished.is_set():
+        while not (intent.finished.is_set() or intent.stalled):
             if intent.refusal is not None and intent.was_refused(since):
                 raise intent.refusal
             changed = intent.changed

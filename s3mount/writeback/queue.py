@@ -9,17 +9,19 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.store.base import PutResult, StoreError
+from s3mount.writeback.bookkeeping import Bookkeeper
 from s3mount.writeback.intents import (
     BatchDelete,
     Executor,
     Intent,
     IntentIndex,
     Kind,
+    NotYetError,
     State,
 )
-from s3mount.writeback.journal import Journal
 from s3mount.writeback.outcomes import (
     cancelled,
+    held_up_by,
     is_final,
     is_transient,
     pause_after,
@@ -42,7 +44,7 @@ class IntentQueue:
         self,
         execute: Executor,
         delete_batch: BatchDelete,
-        journal: Journal,
+        journal: Bookkeeper,
         *,
         ordered: bool = False,
         shuffle: random.Random | None = None,
@@ -150,11 +152,18 @@ class IntentQueue:
         elif intent.blocks:
             self.hurry(intent)
 
+    def resume(self, intent: Intent, *, delay: float = 0.0) -> None:
+        """Ends a deferral."""
+        if intent.deferred:
+            intent.not_before = trio.current_time() + delay
+            self._schedule(intent)
+
     def cancel(self, intent: Intent) -> bool:
         """Drops a WAITING intent; those who wait for it see success. False: too late."""
         if intent.state is not State.WAITING:
             return False
-        self._finish(intent, State.CANCELLED)
+        with self._journal.aftermath():
+            self._finish(intent, State.CANCELLED)
         return True
 
     def give_up(self, intent: Intent) -> None:
@@ -238,7 +247,7 @@ class IntentQueue:
         intent stays and is retried. `progress` tells the trio time of the last byte acknowledged:
         without any for `timeout` seconds the wait ends with ETIMEDOUT.
         """
-        awaited = [intent for intent in intents if not intent.deferred]
+        awaited = [intent for intent in intents if not intent.stalled]
         since = self.refusals
         for intent in awaited:
             self.hurry(intent)
@@ -324,6 +333,13 @@ class IntentQueue:
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
                 raise cancelled(intent)  # noqa: TRY301
+        except NotYetError:
+            self._running -= 1
+            intent.state, intent.hurried = State.WAITING, False
+            intent.not_before = float("inf")
+            for held_up in held_up_by(intent):
+                held_up.tell()
+            self._wake.set()
         except (StoreError, FilesystemError, OSError) as error:
             self._failed(intent, error)
         except Exception as error:
@@ -350,10 +366,11 @@ class IntentQueue:
         self._running -= 1
         name = intent.kind.value
         self.done_by_kind[name] = self.done_by_kind.get(name, 0) + 1
-        # Before its keys are free: what follows from it must be in the queue by then.
-        if intent.on_done is not None:
-            intent.on_done(intent, result)
-        self._finish(intent, State.DONE)
+        with self._journal.aftermath():
+            # Before its keys are free: what follows from it must be in the queue by then.
+            if intent.on_done is not None:
+                intent.on_done(intent, result)
+            self._finish(intent, State.DONE)
 
     def _failed(self, intent: Intent, error: Exception) -> None:
         self._running -= 1
@@ -386,11 +403,13 @@ class IntentQueue:
         log.error("%s: given up: %s", intent.describe(), intent.error)
         self.failures.append(f"{intent.describe()}: {intent.error}")
         del self.failures[:-100]
-        if intent.on_failed is not None:
-            intent.on_failed(intent, intent.error)
-        self._finish(intent, State.FAILED)
+        with self._journal.aftermath():
+            if intent.on_failed is not None:
+                intent.on_failed(intent, intent.error)
+            self._finish(intent, State.FAILED)
 
     def _finish(self, intent: Intent, state: State) -> None:
+        """In one commit with what its end causes."""
         intent.state = state
         log.debug("#%d %s: %s", intent.sequence, intent.describe(), state.value)
         self.progress_at = trio.current_time()

@@ -47,6 +47,8 @@ class Uploader:
         self.schedule = schedule
         self.memory = MemoryLimit(config.bytes_in_flight)
         self.readers = trio.CapacityLimiter(READERS)
+        # Commits of closed files that wait to be coalesced start; True if any did, or are running.
+        self.on_full: Callable[[], bool] | None = None
         self.on_early_publish: Callable[[FileUpload], None] | None = None
         self.nursery: trio.Nursery | None = None
         self.progress_at = -float("inf")
@@ -114,7 +116,8 @@ class Uploader:
         """A writer found no room. In this order, each only if those before gave nothing:
 
         chunks that the bucket has as well are given back; the part sent first of a file still
-        being written is dropped, but never a file's first or last; full slots are sent; where
+        being written is dropped, but never a file's first or last; closed files that still wait
+        are sent; full slots are sent; where
         nothing is on its way that would free anything, first and last parts are dropped after
         all (a spool smaller than its writers' ends); last, the owner is asked to publish early.
         """
@@ -124,6 +127,8 @@ class Uploader:
         if self.spool.pool.charged < before or self.spool.pool.live < free_before:
             return
         if self._drop_oldest(ends=False):
+            return
+        if self.on_full is not None and self.on_full():
             return
         uploads = list(self._uploads.values())
         started = [upload.press() for upload in uploads]

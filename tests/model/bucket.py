@@ -44,6 +44,11 @@ def leftovers(fs: FileSystem, store: MemoryStore) -> list[str]:
     found += [f"intent {intent.describe()}" for intent in state.queue.unfinished()]
     found += [f"open file {file.inode!r}" for file in state.open_files.values()]
     found += [f"orphans of {key!r}" for key in state.orphans]
+    kept = state.journal.load()
+    found += [f"in the journal: {record!r}" for record in kept.intents]
+    found += [f"in the journal: {record!r}" for record in kept.files.values()]
+    found += [f"in the journal: {record!r}" for record in kept.uploads.values()]
+    found += [f"sealed: {name}" for name in state.spool.pool.sealed]
     usage = state.spool.usage()
     found += [f"spool {name}: {usage[name]}" for name in ("chunks", "memory") if usage[name]]
     found += [f"spooled file {file!r}" for file in state.spool.files]

@@ -90,9 +90,7 @@ class Checks(Actor):
         await self.client.fsyncdir(path)
         prefix = self.config.prefix + (path + "/" if path else "")
         unfinished = [
-            intent
-            for intent in self.client.fs.state.queue.unfinished(prefix)
-            if not intent.deferred
+            intent for intent in self.client.fs.state.queue.unfinished(prefix) if not intent.stalled
         ]
         assert not unfinished, [intent.describe() for intent in unfinished]
 
@@ -107,7 +105,8 @@ class Checks(Actor):
 
     async def _drain(self) -> None:
         left = await self.client.fs.drain(600.0)
-        waiting = self.client.fs.state.queue.unfinished()
+        unfinished = self.client.fs.state.queue.unfinished()
+        waiting = [intent for intent in unfinished if not intent.stalled]
         assert not waiting, [intent.describe() for intent in waiting]
         assert not left.errors, left.errors
         if isinstance(self.store, UnreliableStore):

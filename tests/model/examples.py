@@ -74,7 +74,11 @@ def check(how: dict[str, Any], operations: list[Operation], tell: Callable[[str]
     service: Capabilities = how["capabilities"]
     with scratch_directory() as directory:
         config = tiny_config(
-            directory, how["prefix"], spool_limit=how["spool"], namespace_delay=how["delay"]
+            directory,
+            how["prefix"],
+            spool_limit=how["spool"],
+            namespace_delay=how["delay"],
+            durability=how.get("durability", "close"),
         )
 
         async def work() -> None:

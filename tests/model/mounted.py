@@ -32,6 +32,7 @@ from s3mount.filesystem.build import open_filesystem
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.stat import DirEntry, Stat
 from s3mount.store.memory import MemoryStore
+from s3mount.writeback.journal import MemoryJournal
 
 T = TypeVar("T")
 KIB = 1024
@@ -270,12 +271,21 @@ class Client:
         await self.fs.releasedir(handle)
 
 
+class KeptJournal(MemoryJournal):
+    """Of it the file system believes that it outlives the process; tests see to that."""
+
+    durable = True
+
+
 @contextlib.asynccontextmanager
 async def mounted(
     store: MemoryStore, config: MountConfig, shuffle: random.Random | None = None
 ) -> AsyncIterator[Client]:
     """A running file system; at the end what is pending is sent, and nothing may be left over."""
-    fs = await open_filesystem(config, store, clock=store.monotonic, shuffle=shuffle)
+    journal = KeptJournal()
+    fs = await open_filesystem(
+        config, store, clock=store.monotonic, shuffle=shuffle, journal=journal
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(fs.run)
         client = Client(fs)

@@ -28,6 +28,7 @@ def drawn(seed: int, faults: float, steps: int) -> tuple[dict[str, Any], list[Op
         "delay": rng.choice([0.5, 0.0]),
         "spool": rng.choice([512 * KIB, 64 * KIB]),
         "faults": faults,
+        "durability": rng.choice(["close", "journal"]),
     }
     operations: list[Operation] = []
     for _ in range(steps):
