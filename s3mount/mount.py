@@ -50,6 +50,10 @@ MIN_TASKS = 16  # idle ones that keep their request buffer instead of mapping it
 ANSWER_TIMEOUT = 15.0  # the mount's first statfs, which needs no network
 CHECK_TIMEOUT = 25.0  # the first request to the bucket
 PROBE_TIMEOUT = 5.0  # beyond it the first change waits for the rest
+# How long the start waits for what an earlier mount left to be in the bucket: a program started
+# with the mount then finds other hosts in step with it, and whoever waits at a prompt for `s3mount`
+# to return is not kept longer than that. The rest goes on behind.
+RECOVERY_WAIT = 30.0
 LAST_REQUESTS = 5.0  # what is still being answered when the mount leaves
 PROGRESS_INTERVAL = 2.0
 LOCK_INTERVAL = 0.1
@@ -193,6 +197,7 @@ class Mount:
         async with trio.open_nursery() as background:
             await background.start(self._listen_to_signals)
             await background.start(filesystem.run)
+            await self._recover(filesystem)
             mount_now(operations, self.config)
             try:
                 await background.start(control.run)
@@ -207,6 +212,21 @@ class Mount:
             await self._drain(state)
             background.cancel_scope.cancel()
         return self._farewell(state)
+
+    async def _recover(self, filesystem: FileSystem) -> None:
+        """Takes up what an earlier mount left; returns when it is shown, and mostly sent."""
+        if self.config.read_only:
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def stop_waiting() -> None:
+                await self.leave.wait()
+                nursery.cancel_scope.cancel()
+
+            found = await filesystem.recover()
+            nursery.start_soon(stop_waiting)
+            await found.settle(RECOVERY_WAIT, self.hooks.warn)
+            nursery.cancel_scope.cancel()
 
     async def _serve_session(self, state: MountState) -> None:
         """Returns when the directory is unmounted or everything asked to be sent has been."""

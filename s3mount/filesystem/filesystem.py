@@ -20,7 +20,7 @@ from s3mount.filesystem.files import Files
 from s3mount.filesystem.leaving import Leaving
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.names import Names
-from s3mount.filesystem.recovering import Recovered, Recovering
+from s3mount.filesystem.recovering import Recovering
 from s3mount.filesystem.rename import Rename
 from s3mount.filesystem.shown import StatBuilder
 from s3mount.filesystem.stat import DirEntry, OpenResult, Pending, Stat, StatFs
@@ -266,11 +266,12 @@ class FileSystem:
             await nursery.start(self.state.queue.run)
             task_status.started()
 
-    async def recover(self) -> Recovered:
+    async def recover(self) -> Recovering:
         """Takes up what an earlier mount left in the journal: then the names and bytes are those
         that were acknowledged, and what the bucket lacks is on its way. To be called once, when
         `run` is active and before anything else is. Sends requests in the background only."""
-        return await self.recovering.recover()
+        await self.recovering.recover(self.drain)
+        return self.recovering
 
     def pending(self) -> Pending:
         return self._leaving.pending()

@@ -1,7 +1,8 @@
 """What a mount that died left in the journal, taken up: see replay.py for the tree's part."""
 
 import logging
-from collections.abc import Collection
+import shlex
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,12 +12,15 @@ from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.recovered_put import RecoveredPut
 from s3mount.filesystem.replay import Replay
+from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
 from s3mount.writeback.journal_records import FileRecord, JournalContents, UploadRecord
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile, describe
 from s3mount.writeback.recovery import LeftUploads, of_file
 
 log = logging.getLogger(__name__)
+
+Drain = Callable[[float | None, Callable[[Pending], None] | None], Awaitable[Pending]]
 
 
 @dataclass(slots=True)
@@ -44,9 +48,10 @@ class Recovering:
         self._contents = contents
         self._needed = {name for one in contents.files.values() for name in _chunk_names(one)}
         self._spool = spool
+        self._drain: Drain | None = None
         self._uploads = LeftUploads(state.store, state.journal, self._upload_ids)
 
-    async def recover(self) -> Recovered:
+    async def recover(self, drain: Drain) -> None:
         """Sets aside what was never closed, and puts the rest into the tree and the queue, which
         must not be used before. Called again after a crash it goes on where that was."""
         contents, self._contents = self._contents, JournalContents()
@@ -63,8 +68,39 @@ class Recovering:
             await self._record_anew(file, contents.files[number])
         self._needed = needed
         self.state.spool.pool.release_kept(needed)
+        self._drain = drain
         self.state.start_soon(self._uploads.run)
-        return self.recovered
+
+    async def settle(self, timeout: float, tell: Callable[[str], None]) -> None:
+        """Waits until what was left is sent, `timeout` seconds at most; tells what there is."""
+        found = self.recovered
+        for text in found.unsaved:
+            tell(text)
+        if count := len(self.kept.list()):
+            self._say(
+                f"{count} files had not been closed when an earlier mount ended, and are not in"
+                " the bucket; what was written of them is kept:"
+                f" s3mount recover list --cache-dir {shlex.quote(str(self.kept.directory.parent))}",
+                tell,
+            )
+        if not found.intents or self._drain is None:
+            return
+        tell(
+            f"an earlier mount ended before all was sent: {found.intents} changes,"
+            f" {found.bytes} bytes; the mount waits for them, {timeout:.0f} s at most"
+        )
+        left = await self._drain(timeout, None)
+        if left:
+            text = f"{left.intents} changes, {left.bytes} bytes are still to be sent: status tells"
+        else:
+            text = "what an earlier mount left is sent"
+        self._say(text, tell)
+        for failure in self.state.queue.failures:
+            tell(f"not done: {failure}")
+
+    def _say(self, text: str, tell: Callable[[str], None]) -> None:
+        log.warning(text)
+        tell(text)
 
     # -- never closed
 
