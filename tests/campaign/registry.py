@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers import CephServer, MotoServer, Server
+from tests.servers import CephServer, MotoServer, Server, StrictServer
 
 PREFIX = "campaign_"
 
@@ -82,6 +82,9 @@ def chosen_server(arguments: argparse.Namespace) -> Iterator[Server]:
     if arguments.server == "moto":
         with MotoServer(Path(arguments.directory)) as server:
             yield server
+    elif arguments.server == "strict":
+        with StrictServer(Path(arguments.directory)) as server:
+            yield server
     else:
         with CephServer(Path(arguments.directory)) as cluster:
             yield cluster.server
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser, each: Campaign | None) -> None:
-    parser.add_argument("--server", choices=("moto", "ceph"), default="moto")
+    parser.add_argument("--server", choices=("moto", "strict", "ceph"), default="moto")
     parser.add_argument("--seed", type=int, default=None, help="of what is chosen at random")
     parser.add_argument("--directory", type=Path, default=None, help="for caches and mount points")
     if each is not None:
