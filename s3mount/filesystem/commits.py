@@ -126,6 +126,7 @@ class FileCommits(Ledger):
         intent.on_start = lambda _: file.begin_put(intent)
         intent.on_done = lambda _, result: self._file_sent(file, intent, result)
         intent.on_retry = lambda _, error: self._file_not_sent(file, error)
+        intent.on_put_off = lambda _: self._put_off(file, intent)
         intent.on_failed = lambda _, error: self._file_failed(file, error)
         intent.on_finished = lambda _: self._file_finished(file, intent)
         return self._add(file.inode, intent, delay=self._put_delay)
@@ -176,6 +177,11 @@ class FileCommits(Ledger):
             if clean:
                 self.attributes(inode, after=intent)
 
+    def _put_off(self, file: OpenFile, intent: Intent) -> None:
+        """It is being written anew. Nothing else waits for it: then a close brings another PUT."""
+        if file.inode.detached or not (intent.blocks or intent.attempts):
+            self.state.queue.cancel(intent)
+
     def _file_not_sent(self, file: OpenFile, error: Exception) -> None:
         """Its bytes stay, and the PUT is tried again."""
         file.snapshot = None
@@ -201,6 +207,7 @@ class FileCommits(Ledger):
             file.snapshot = None
         if intent.state is IntentState.CANCELLED and file.rewriting and not file.inode.detached:
             file.records.park(intent)
+            file.replaces = file.replaces or (intent.replaces and file.inode.version is None)
             return
         if intent.state is not IntentState.DONE:
             pass

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+import trio
+
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.handle import FileHandle
 from s3mount.filesystem.mutations import Mutations
@@ -18,13 +20,16 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.siblings import Siblings
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.store.base import AccessDenied, Archived, NotFound
+from s3mount.store.base import AccessDenied, Archived, NotFound, StoreError
 from s3mount.writeback.intents import Kind
 
 log = logging.getLogger(__name__)
 
 # An answer asked for less than this before the open counts as asked for by it (design.md 17).
 FRESH = 1.0
+# What is about to be thrown away is sent before, if other changes wait for that and it takes no
+# longer than this.
+LAST_CHANCE = 5.0
 
 
 class Files:
@@ -171,6 +176,11 @@ class Files:
 
     async def _truncate(self, file: OpenFile, size: int) -> None:
         """To the size that it has, too: `: > stamp` of an empty file makes it newer."""
+        put = file.put
+        if size == 0 and put is not None and put.blocks:
+            # A rename, say, waits for it: it would have to wait until the new bytes are closed.
+            with trio.move_on_after(LAST_CHANCE), contextlib.suppress(FilesystemError, StoreError):
+                await self.mutations.wait([put])
         await file.truncate(size)
         if not file.dirty and not file.inode.detached:
             await self.mutations.settle(self.mutations.attributes(file.inode))

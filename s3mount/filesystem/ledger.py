@@ -151,8 +151,7 @@ class Ledger:
                     del self._unfinished[inode]
                 if self._last.get(inode) is done:
                     del self._last[inode]
-            for pin in self._pins.pop(done, ()):
-                pin.release()
+            self._unpin(done)
             if before is not None:
                 before(done)
 
@@ -165,6 +164,10 @@ class Ledger:
         if intent.recovered:
             return self.state.queue.restore(intent)
         return self.state.queue.add(intent, delay=delay)
+
+    def _unpin(self, intent: Intent) -> None:
+        for pin in self._pins.pop(intent, ()):
+            pin.release()
 
     def _pin(self, intent: Intent, places: Sequence[Place]) -> None:
         pins = self._pins.setdefault(intent, [])

@@ -272,6 +272,8 @@ class Mutations(FileCommits):
         if not self.state.queue.retarget(intent, key=key):
             return False
         intent.expects = None
+        if intent.kind is Kind.PUT:  # nothing of it was ever sent to the old name
+            self._unpin(intent)
         self._pin(intent, place_of(inode))
         return True
 

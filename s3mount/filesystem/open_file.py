@@ -157,6 +157,8 @@ class OpenFile:
         if self.pin is not None:
             self.pin.release()
             self.pin = None
+        if self.put is not None and self.rewriting:
+            self.state.queue.cancel(self.put)
         if self.put is None:
             self.records.forget()
         # Parts that left the spool are read from nowhere else: then the upload stays to the end.

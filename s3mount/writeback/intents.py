@@ -101,6 +101,8 @@ class Intent:
     on_copied: "Callable[[Intent, PutResult | None], None] | None" = None
     # An attempt failed; another one follows.
     on_retry: "Callable[[Intent, Exception], None] | None" = None
+    # on_start or the executor raised NotYetError.
+    on_put_off: "Callable[[Intent], None] | None" = None
     # Called last, however the intent ended; also when it was cancelled.
     on_finished: "Callable[[Intent], None] | None" = None
     # The queue's own.

@@ -339,6 +339,8 @@ class IntentQueue:
             intent.not_before = float("inf")
             for held_up in held_up_by(intent):
                 held_up.tell()
+            if intent.on_put_off is not None:
+                intent.on_put_off(intent)
             self._wake.set()
         except (StoreError, FilesystemError, OSError) as error:
             self._failed(intent, error)

@@ -47,7 +47,9 @@ def leftovers(fs: FileSystem, store: MemoryStore) -> list[str]:
     kept = state.journal.load()
     found += [f"in the journal: {record!r}" for record in kept.intents]
     found += [f"in the journal: {record!r}" for record in kept.files.values()]
-    found += [f"in the journal: {record!r}" for record in kept.uploads.values()]
+    # One whose creation was cut off may be there or not: the next mount looks.
+    begun = [record for record in kept.uploads.values() if record.upload_id is not None]
+    found += [f"in the journal: {record!r}" for record in begun]
     found += [f"sealed: {name}" for name in state.spool.pool.sealed]
     usage = state.spool.usage()
     found += [f"spool {name}: {usage[name]}" for name in ("chunks", "memory") if usage[name]]
