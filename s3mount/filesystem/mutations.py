@@ -33,7 +33,9 @@ class Mutations(FileCommits):
         file = self.state.open_files.get(inode)
         sent_after = file is not None and (file.dirty or file.put is not None)
         if file is not None and sent_after and (after is None or file.put is not after):
-            if file.put is not None:
+            if file.put is None:
+                file.records.attributes_changed()
+            else:
                 file.put.attributes = inode.attributes
                 self.state.books.update(file.put)
             return file.put

@@ -54,7 +54,8 @@ class FileRecords:
         self._id: int | None = None
         self._record: FileRecord | None = None  # the closed one in the journal
         self._holder: SpooledFile | None = None  # whose chunks it names
-        self._parked: Intent | None = None  # in the journal only: see park
+        # In the journal only: see park and attributes_changed.
+        self._parked: Intent | None = None
         self._draft: int | None = None  # the id of the draft in the journal
         self._draft_changes = 0
 
@@ -154,6 +155,7 @@ class FileRecords:
         next one. The journal goes on naming what was closed before: after a crash that is sent."""
         if self._record is None:
             return
+        self._unpark()
         self._parked = Intent(
             kind=Kind.PUT,
             key=self._file.key,
@@ -169,6 +171,25 @@ class FileRecords:
         )
         self._books.record(self._parked)
 
+    def attributes_changed(self) -> None:
+        """They ride in the PUT of what is being written. Until that is closed the journal has
+        them for what is there already: after a crash that is all there is."""
+        file, version = self._file, self._file.inode.version
+        if self._parked is None and version is not None:
+            self._parked = Intent(
+                kind=Kind.ATTRIBUTES,
+                key=file.key,
+                source_etag=version.etag,
+                size=version.size,
+                acknowledged=True,
+                sequence=self._books.new_id(),
+            )
+            self._parked.attributes = file.inode.attributes
+            self._books.record(self._parked)
+        elif self._parked is not None:
+            self._parked.attributes = file.inode.attributes
+            self._books.update(self._parked)
+
     def _unpark(self) -> None:
         if self._parked is not None:
             self._books.forget(self._parked)
@@ -180,8 +201,10 @@ class FileRecords:
         parked = self._parked
         if parked is not None:
             self._unpark()
-            parked.expects = None
-            self.park(parked)
+            parked.key, parked.expects = self._file.key, None
+            parked.sequence = self._books.new_id()
+            self._parked = parked
+            self._books.record(parked)
 
     # -- drafts
 

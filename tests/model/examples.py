@@ -8,6 +8,7 @@ import trio
 
 from s3mount.store.base import Capabilities
 from tests.model.acting import Operation
+from tests.model.crashing import CrashDriver
 from tests.model.driver import Driver
 from tests.model.mounted import run, scratch_directory, tiny_config
 from tests.model.unreliable import UnreliableStore
@@ -55,6 +56,13 @@ WEIGHTS = {
     "foreign_delete": 2,
     "conflict": 2,
 }
+# Of a mount that dies now and then, alone in its bucket.
+CRASH_WEIGHTS = {
+    name: weight
+    for name, weight in WEIGHTS.items()
+    if name not in ("remount", "conflict") and not name.startswith("foreign")
+} | {"kill": 4}
+CRASH_KINDS = [name for name, weight in CRASH_WEIGHTS.items() for _ in range(weight)]
 KINDS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 
 
@@ -70,7 +78,13 @@ def slow(latency: float, seed: int) -> Callable[[str, str], Any] | None:
     return before
 
 
-def check(how: dict[str, Any], operations: list[Operation], tell: Callable[[str], None]) -> None:
+def check(
+    how: dict[str, Any],
+    operations: list[Operation],
+    tell: Callable[[str], None],
+    *,
+    crashes: bool = False,
+) -> None:
     service: Capabilities = how["capabilities"]
     with scratch_directory() as directory:
         config = tiny_config(
@@ -87,9 +101,11 @@ def check(how: dict[str, Any], operations: list[Operation], tell: Callable[[str]
                 random.Random(how["seed"]),
                 capabilities=service,
                 before=slow(how["latency"], how["seed"]),
+                after=slow(how["latency"], how["seed"] + 1) if crashes else None,
                 page_size=how["page_size"],
             )
-            driver = Driver(store, config, random.Random(how["seed"]))
+            kind = CrashDriver if crashes else Driver
+            driver = kind(store, config, random.Random(how["seed"]))
             try:
                 await driver.run(operations)
             except BaseException:

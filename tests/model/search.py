@@ -13,11 +13,13 @@ from typing import Any
 
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABILITIES
 from tests.model.acting import Operation
-from tests.model.examples import KINDS, check
+from tests.model.examples import CRASH_KINDS, KINDS, check
 from tests.model.mounted import KIB
 
 
-def drawn(seed: int, faults: float, steps: int) -> tuple[dict[str, Any], list[Operation]]:
+def drawn(
+    seed: int, faults: float, steps: int, kinds: list[str]
+) -> tuple[dict[str, Any], list[Operation]]:
     rng = random.Random(seed)
     how: dict[str, Any] = {
         "capabilities": rng.choice([ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABILITIES]),
@@ -33,18 +35,20 @@ def drawn(seed: int, faults: float, steps: int) -> tuple[dict[str, Any], list[Op
     operations: list[Operation] = []
     for _ in range(steps):
         numbers = [rng.randrange(12) for _ in range(4)]
-        operations.append((rng.choice(KINDS), numbers[0], numbers[1], numbers[2], numbers[3]))
+        operations.append((rng.choice(kinds), numbers[0], numbers[1], numbers[2], numbers[3]))
     return how, operations
 
 
-def failure(seed: int, faults: float, steps: int, *, trace: bool) -> str | None:
+def failure(
+    seed: int, faults: float, steps: int, *, trace: bool, crashes: bool = False
+) -> str | None:
     """What went wrong, in one line; with `trace` all of it is printed."""
-    how, operations = drawn(seed, faults, steps)
+    how, operations = drawn(seed, faults, steps, CRASH_KINDS if crashes else KINDS)
     tell = print if trace else lambda _: None
     if trace:
         print({name: value for name, value in how.items() if name != "capabilities"})
     try:
-        check(how, operations, tell)
+        check(how, operations, tell, crashes=crashes)
     except Exception as error:
         if trace:
             traceback.print_exc()
@@ -57,6 +61,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0-1000", help="FIRST-LAST, or one")
     parser.add_argument("--faults", type=float, default=0.08, help="share of mutating requests")
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--crashes", action="store_true", help="the mount dies now and then")
     parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
@@ -69,7 +74,9 @@ def main() -> int:
     failed, started = 0, time.monotonic()
     seeds = range(int(first), int(last or first) + 1)
     for seed in seeds:
-        found = failure(seed, options.faults, options.steps, trace=options.trace)
+        found = failure(
+            seed, options.faults, options.steps, trace=options.trace, crashes=options.crashes
+        )
         if found is not None:
             failed += 1
             print(f"{seed}: {found}", flush=True)
