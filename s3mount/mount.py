@@ -4,19 +4,15 @@ A mount lives through these phases: checked, mounted, serving, draining (asked t
 serving), unmounted (the directory is gone, unsent changes still go out), ended.
 """
 
-import fcntl
 import logging
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO
 
 import pyfuse3
@@ -28,6 +24,7 @@ from s3mount.control.server import ControlServer
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.filesystem.build import open_filesystem
+from s3mount.filesystem.directories import check_directories, locked
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.fuse.kernel import (
     harden_process,
@@ -40,6 +37,9 @@ from s3mount.fuse.operations import Operations
 from s3mount.fuse.watchdog import start_watchdog
 from s3mount.store import base
 from s3mount.store.open import open_store
+from s3mount.writeback.journal import Journal
+from s3mount.writeback.journal_files import check_disk, open_journal, other_journals
+from s3mount.writeback.sqlite_journal import SqliteJournal
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ PROBE_TIMEOUT = 5.0  # beyond it the first change waits for the rest
 RECOVERY_WAIT = 30.0
 LAST_REQUESTS = 5.0  # what is still being answered when the mount leaves
 PROGRESS_INTERVAL = 2.0
-LOCK_INTERVAL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,8 @@ def run_mount(config: MountConfig, hooks: Hooks) -> int:
     tune_process()
     ignore_vanished_requests()
     check_directories(config)
+    if not config.read_only:
+        check_disk(config, hooks.warn)
     prepare(config.mountpoint, nonempty=config.nonempty)
     with locked(config.cache_dir, hooks.warn):
         try:
@@ -104,60 +105,6 @@ def _first(group: BaseExceptionGroup[ConfigurationError]) -> ConfigurationError:
         error = error.exceptions[0]
     assert isinstance(error, ConfigurationError)
     return error
-
-
-def check_directories(config: MountConfig) -> None:
-    """Makes the mount's own directories, 0700; raises ConfigurationError with the remedy.
-
-    One inside the mount would wait for itself; one of somebody else (in /tmp anyone may have made
-    it first) would show them what is in the bucket.
-    """
-    for directory in (config.cache_dir, config.writeback.spool_dir, config.read.disk_dir):
-        if directory is None:
-            continue
-        another = "; choose another one with --cache-dir"
-        if Path(os.path.realpath(directory)).is_relative_to(config.mountpoint):
-            raise ConfigurationError(
-                f"the cache directory {directory} is inside the mount point"
-                f" {config.mountpoint}{another}"
-            )
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = directory.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise ConfigurationError(
-                    f"the cache directory {directory} belongs to somebody else{another}"
-                )
-            if found.st_mode & 0o077:
-                directory.chmod(0o700)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the cache directory {directory} cannot be used ({error.strerror}){another}"
-            ) from None
-
-
-@contextmanager
-def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock of a mount's cache directory; waits while an earlier mount drains."""
-    with (directory / "lock").open("a+") as lock:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waited:
-                    lock.seek(0)
-                    say(
-                        f"waiting for the previous mount (process {lock.read().strip()}), which"
-                        " is still sending its last changes"
-                    )
-                waited = True
-                time.sleep(LOCK_INTERVAL)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
 
 
 @dataclass(slots=True)
@@ -180,7 +127,8 @@ class Mount:
                 # Once per endpoint and bucket; here it delays no program's first change.
                 with trio.move_on_after(PROBE_TIMEOUT):
                     await store.capabilities()
-            filesystem = await open_filesystem(self.config, store)
+            journal = await trio.to_thread.run_sync(open_journal, self.config)
+            filesystem = await open_filesystem(self.config, store, journal=journal)
             try:
                 return await self._serve(filesystem)
             finally:
@@ -191,13 +139,16 @@ class Mount:
                 await store.aclose()
 
     async def _serve(self, filesystem: FileSystem) -> int:
-        state = MountState(self.config, filesystem)
+        state, journal = MountState(self.config, filesystem), filesystem.state.journal
         operations = Operations(filesystem, self.config.store.bucket, xattrs=self.config.xattrs)
         control = ControlServer(own_socket(self.config.mountpoint), commands(state), state.pending)
         async with trio.open_nursery() as background:
             await background.start(self._listen_to_signals)
             await background.start(filesystem.run)
+            for problem in journal.report().get("problems", ()):
+                self.hooks.warn(f"warning: {problem}")
             await self._recover(filesystem)
+            background.start_soon(self._look_at_others, journal)
             mount_now(operations, self.config)
             try:
                 await background.start(control.run)
@@ -227,6 +178,10 @@ class Mount:
             nursery.start_soon(stop_waiting)
             await found.settle(RECOVERY_WAIT, self.hooks.warn)
             nursery.cancel_scope.cancel()
+
+    async def _look_at_others(self, journal: Journal) -> None:
+        if isinstance(journal, SqliteJournal):
+            journal.others = await trio.to_thread.run_sync(other_journals, self.config)
 
     async def _serve_session(self, state: MountState) -> None:
         """Returns when the directory is unmounted or everything asked to be sent has been."""

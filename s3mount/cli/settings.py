@@ -60,9 +60,14 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     check_bucket_name(bucket, amazon=_is_amazon(endpoint))
     mountpoint = resolve(Path(_required(settings, "mountpoint", "name the directory to mount on")))
     root = settings.get("front", "cache_dir") or default_cache_dir(environment)
-    name = mount_name(endpoint, bucket, prefix, mountpoint)
+    bucket_name, name = cache_names(endpoint, bucket, prefix, mountpoint)
+    shared_dir = root / bucket_name
+    cache_dir = shared_dir / "mounts" / name
     spool_parent = settings.get("front", "spool_parent")
-    spool_dir = spool_parent / f"s3mount-{name}" if spool_parent else root / name / "spool"
+    spool_dir = spool_parent / f"s3mount-{bucket}-{name}" if spool_parent else cache_dir / "spool"
+    if settings.get("mount", "read_only"):
+        # The other one may hold what a mount with journal has yet to send.
+        spool_dir = spool_dir.with_name(f"{spool_dir.name}-read-only")
     read_cache = settings.get("front", "read_cache")
     ratio = settings.get("front", "free_space_ratio")
     if ratio is not None:
@@ -70,6 +75,10 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     credentials = _credentials(settings, bucket, environment)
     writeback = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
     _check_parts(writeback)
+    # Mounts that show the same object differently do not share what they know of it.
+    defaults = AttributeDefaults(
+        **{"uid": os.getuid(), "gid": os.getgid()} | settings.section("defaults")
+    )
     return MountConfig(
         mountpoint=mountpoint,
         prefix=prefix,
@@ -79,18 +88,18 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
             **_keys(credentials),
             **settings.section("store"),
         ),
-        defaults=AttributeDefaults(
-            **{"uid": os.getuid(), "gid": os.getgid()} | settings.section("defaults")
-        ),
+        defaults=defaults,
         namespace=NamespaceConfig(
-            stat_cache_path=root / name / "attributes.sqlite", **settings.section("namespace")
+            stat_cache_path=shared_dir / f"attributes-{_digest(repr(defaults))[:8]}.sqlite",
+            **settings.section("namespace"),
         ),
         writeback=writeback,
         read=ReadConfig(
-            disk_dir=read_cache / f"s3mount-{name}" if read_cache else None,
+            disk_dir=read_cache / f"s3mount-{bucket_name}" if read_cache else None,
             **settings.section("read"),
         ),
-        cache_dir=root / name,
+        cache_dir=cache_dir,
+        shared_dir=shared_dir,
         fuse_options=fuse_options(settings),
         **settings.section("mount"),
     )
@@ -182,11 +191,18 @@ def disk_reserve_of(ratio: int, directory: Path) -> int:
     return shutil.disk_usage(directory).total * ratio // 100
 
 
-def mount_name(endpoint: str | None, bucket: str, prefix: str, mountpoint: Path) -> str:
-    """What belongs to one mount (spool, journal, lock) is kept below this name."""
-    identity = "\0".join([endpoint or "", bucket, prefix, os.fspath(mountpoint)])
-    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
-    return f"{bucket}-{digest[:12]}"
+def cache_names(
+    endpoint: str | None, bucket: str, prefix: str, mountpoint: Path
+) -> tuple[str, str]:
+    """Two directories: of what all mounts of the bucket share (known attributes, read cache), and
+    below it of what belongs to one mount (lock, journal, spool)."""
+    shared = _digest("\0".join([endpoint or "", bucket]))[:12]
+    own = _digest("\0".join([prefix, os.fspath(mountpoint)]))[:12]
+    return f"{bucket}-{shared}", own
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _required(settings: Settings, name: str, remedy: str) -> str:

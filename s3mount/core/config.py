@@ -128,7 +128,8 @@ class MountConfig:
     namespace: NamespaceConfig
     writeback: WritebackConfig
     read: ReadConfig
-    cache_dir: Path
+    cache_dir: Path  # of this mount alone: its lock and journal
+    shared_dir: Path | None = None  # of all mounts of the bucket on this machine
     read_only: bool = False
     nonempty: bool = False  # mount over a directory that has files, hiding them
     xattrs: bool = False  # off: ENOSYS, which spares a GETXATTR before every write

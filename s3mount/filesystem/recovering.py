@@ -44,7 +44,7 @@ class Recovering:
         self.mutations = mutations
         self.recovered = Recovered()
         spool = state.config.writeback.spool_dir
-        self.kept = Recoverable(spool.parent / "recoverable")
+        self.kept = Recoverable(state.config.cache_dir / "recoverable")
         self._contents = contents
         self._needed = {name for one in contents.files.values() for name in _chunk_names(one)}
         self._spool = spool

@@ -36,6 +36,7 @@ def describe(state: State, pending: Pending) -> dict[str, Any]:
         "open_files": len(state.open_files),
         "requests": dict(state.store.counts()),
         "cache": state.readpath.stats(),
+        "journal": dict(state.journal.report()),
         "spool": dict(state.spool.usage()),
         "namespace": state.namespace.report(),
     }

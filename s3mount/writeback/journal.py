@@ -96,6 +96,10 @@ class Journal(Protocol):
         """Syncs and closes; nothing may be recorded afterwards."""
         ...
 
+    def report(self) -> Mapping[str, Any]:
+        """JSON-able, for the status."""
+        ...
+
 
 class MemoryJournal:
     """Keeps what is recorded as long as the process lives; `contents` may begin it, as what a
@@ -201,6 +205,9 @@ class MemoryJournal:
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+
+    def report(self) -> Mapping[str, Any]:
+        return {"durable": False}
 
 
 def _copied(uploads: Mapping[int, UploadRecord]) -> dict[int, UploadRecord]:

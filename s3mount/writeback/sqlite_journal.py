@@ -29,8 +29,10 @@ import os
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -53,6 +55,7 @@ GROUP_DELAY = 0.08  # commits of so long share an fsync: with its own time they 
 SEGMENT_SIZE = 4 * MIB  # some thousand commits; read again, at most twice that, at the next start
 IDLE = 5.0  # then what is worth it moves to SQLite
 IDLE_SIZE = 256 * KIB
+NO_SEGMENT = 0  # in the database of a journal that is being removed
 RETRY = 1.0  # after a failure of the disk
 
 
@@ -70,6 +73,7 @@ class SqliteJournal(RowRecorder):
         super().__init__()
         self.directory = directory
         self.problems: list[str] = []
+        self.others: list[str] = []  # what mounts elsewhere left unfinished, for the status
         self._digest = sha256(identity.encode("utf-8", "surrogateescape")).digest()[:16]
         self._segments: list[logs.Segment] = []  # the last one takes the commits
         self._spare: logs.Segment | None = None
@@ -107,7 +111,7 @@ class SqliteJournal(RowRecorder):
             for path in old:
                 path.unlink()
             old, replay.numbers = [], []
-        elif meta.segment not in replay.numbers:
+        elif meta.segment not in (NO_SEGMENT, *replay.numbers):
             raise JournalUnusable(f"segment {meta.segment} of the journal's log is missing")
         changes: dict[Place, bytes | None] = {}
         for serial, payload in replay.entries:
@@ -339,13 +343,32 @@ class SqliteJournal(RowRecorder):
         await trio.to_thread.run_sync(_remove_segments, done)
 
     async def aclose(self) -> None:
-        try:
-            with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True):
+            try:
                 await self.sync()
-        except FilesystemError as error:
-            self._report(str(error))
-        finally:
-            self.abandon()
+                if not (self._intents or self._files or self._uploads):
+                    await self._leave_nothing()
+            except (FilesystemError, OSError, sqlite3.Error) as error:
+                self._report(f"the journal in {self.directory} is not closed well: {error}")
+            finally:
+                self.abandon()
+
+    async def _leave_nothing(self) -> None:
+        """An empty journal is removed: whoever finds one knows that something is unfinished."""
+        changes, self._pending = self._pending, {}
+        await trio.to_thread.run_sync(self._database.apply, changes, self._serial, NO_SEGMENT)
+        self.abandon()
+        await trio.to_thread.run_sync(_remove_journal, self.directory, self._database.path)
+
+    def report(self) -> Mapping[str, Any]:
+        return {
+            "durable": True,
+            "commits": self.commits,
+            "syncs": self.syncs,
+            "log": sum(segment.end for segment in self._segments),
+            "problems": list(self.problems),
+            "others": list(self.others),
+        }
 
     def abandon(self) -> None:
         """Closes the files without a sync: what tests do instead of dying."""
@@ -364,3 +387,12 @@ def _remove_segments(segments: list[logs.Segment]) -> None:
     for segment in segments:
         segment.close()
         segment.path.unlink(missing_ok=True)
+
+
+def _remove_journal(directory: Path, database: Path) -> None:
+    """The database goes last, and only when the segments are gone for good: it says that they may
+    be missing."""
+    for path in logs.segment_paths(directory):
+        path.unlink()
+    logs.sync_directory(directory)
+    database.unlink()

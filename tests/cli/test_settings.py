@@ -11,9 +11,9 @@ from s3mount.cli.options import OPTIONS, find_option
 from s3mount.cli.settings import (
     Settings,
     build_config,
+    cache_names,
     check_bucket_name,
     fuse_options,
-    mount_name,
     split_bucket,
 )
 from s3mount.core.config import GIB, MIB, MountConfig
@@ -205,18 +205,35 @@ def test_a_bucket_name_that_cannot_exist_is_refused_before_any_request(tmp_path:
         built(tmp_path, bucket="Not A Bucket")
 
 
-def test_each_mount_has_a_cache_of_its_own(tmp_path: Path) -> None:
+def test_each_mount_has_a_cache_of_its_own_below_that_of_its_bucket(tmp_path: Path) -> None:
     config = built(tmp_path, bucket="bucket:/a")
-    assert config.cache_dir.parent == tmp_path / "c" / "s3mount"
-    assert config.cache_dir.name.startswith("bucket-")
+    assert config.shared_dir is not None
+    assert config.shared_dir.parent == tmp_path / "c" / "s3mount"
+    assert config.shared_dir.name.startswith("bucket-")
+    assert config.cache_dir.parent == config.shared_dir / "mounts"
     assert config.writeback.spool_dir == config.cache_dir / "spool"
-    names = {
-        mount_name(None, "b", "", Path("/m")),
-        mount_name("http://x", "b", "", Path("/m")),
-        mount_name(None, "b", "p/", Path("/m")),
-        mount_name(None, "b", "", Path("/n")),
-    }
-    assert len(names) == 4
+    assert config.namespace.stat_cache_path is not None
+    assert config.namespace.stat_cache_path.parent == config.shared_dir
+    names = [
+        cache_names(None, "b", "", Path("/m")),
+        cache_names("http://x", "b", "", Path("/m")),
+        cache_names(None, "b", "p/", Path("/m")),
+        cache_names(None, "b", "", Path("/n")),
+    ]
+    assert len(set(names)) == 4
+    assert len({shared for shared, _ in names}) == 2
+
+
+def test_mounts_that_show_other_owners_do_not_share_what_they_know(tmp_path: Path) -> None:
+    plain, same, other = built(tmp_path), built(tmp_path), built(tmp_path, "uid=7")
+    assert plain.namespace.stat_cache_path == same.namespace.stat_cache_path
+    assert plain.namespace.stat_cache_path != other.namespace.stat_cache_path
+
+
+def test_a_read_only_mount_leaves_the_spool_of_a_journal_alone(tmp_path: Path) -> None:
+    writable, readable = built(tmp_path), built(tmp_path, "ro")
+    assert writable.cache_dir == readable.cache_dir
+    assert writable.writeback.spool_dir != readable.writeback.spool_dir
 
 
 def test_a_profile_and_a_passwd_file_contradict_each_other(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 from s3mount.cli.settings import Settings, build_config
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
+from s3mount.filesystem.directories import check_directories
 from s3mount.fuse.mountpoint import find_mount
-from s3mount.mount import check_directories
 from tests.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
@@ -162,7 +162,9 @@ def test_directories_of_the_mount_are_its_owners_alone(tmp_path: Path) -> None:
     config = configured(tmp_path)
     config.writeback.spool_dir.mkdir(parents=True, mode=0o755)
     check_directories(config)
-    for directory in (config.cache_dir, config.writeback.spool_dir):
+    assert config.shared_dir is not None
+    parents = (config.shared_dir, config.cache_dir.parent)
+    for directory in (*parents, config.cache_dir, config.writeback.spool_dir):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 

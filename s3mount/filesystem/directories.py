@@ -1,0 +1,72 @@
+"""The mount's own directories: private, and locked against a second process."""
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import ConfigurationError
+
+LOCK_INTERVAL = 0.1
+
+
+def check_directories(config: MountConfig) -> None:
+    """Makes the mount's own directories, 0700; raises ConfigurationError with the remedy.
+
+    One inside the mount would wait for itself; one of somebody else (in /tmp anyone may have made
+    it first) would show them what is in the bucket.
+    """
+    shared = config.shared_dir
+    ours = [config.cache_dir, config.writeback.spool_dir, config.read.disk_dir]
+    if shared is not None:  # from the top: each is made private before the next is made in it
+        ours = [shared, config.cache_dir.parent, *ours]
+    for directory in ours:
+        if directory is None:
+            continue
+        another = "; choose another one with --cache-dir"
+        if Path(os.path.realpath(directory)).is_relative_to(config.mountpoint):
+            raise ConfigurationError(
+                f"the cache directory {directory} is inside the mount point"
+                f" {config.mountpoint}{another}"
+            )
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = directory.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise ConfigurationError(
+                    f"the cache directory {directory} belongs to somebody else{another}"
+                )
+            if found.st_mode & 0o077:
+                directory.chmod(0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the cache directory {directory} cannot be used ({error.strerror}){another}"
+            ) from None
+
+
+@contextmanager
+def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock of a mount's cache directory; waits while an earlier mount drains."""
+    with (directory / "lock").open("a+") as lock:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    lock.seek(0)
+                    say(
+                        f"waiting for the previous mount (process {lock.read().strip()}), which"
+                        " is still sending its last changes"
+                    )
+                waited = True
+                time.sleep(LOCK_INTERVAL)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

@@ -1,0 +1,179 @@
+"""The journal of a mount among its files in the cache directory: opened, or set aside and begun
+anew; those of other mount points of the bucket, which are only looked at."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import ConfigurationError
+from s3mount.writeback.journal import Journal, MemoryJournal
+from s3mount.writeback.journal_database import JournalUnusable
+from s3mount.writeback.journal_log import sync_directory
+from s3mount.writeback.local_disk import unfit_for_journal
+from s3mount.writeback.sqlite_journal import SqliteJournal
+
+log = logging.getLogger(__name__)
+
+IDENTITY = "identity.json"
+# All that a journal consists of, also what SQLite and a start that was cut short leave.
+_FILES = ("journal.sqlite*", "journal.log-*", "journal.new-*")
+
+
+def identity_of(config: MountConfig) -> str:
+    """What the journal belongs to, as JSON."""
+    return json.dumps(
+        {
+            "endpoint": config.store.endpoint_url,
+            "bucket": config.store.bucket,
+            "prefix": config.prefix,
+            "mountpoint": str(config.mountpoint),
+        }
+    )
+
+
+def check_disk(config: MountConfig, warn: Callable[[str], None]) -> None:
+    """Write-back (durability=journal) promises what memory and networks do not keep."""
+    for directory in (config.cache_dir, config.writeback.spool_dir):
+        kind = unfit_for_journal(directory)
+        if kind is None:
+            continue
+        remedy = "choose a directory on a local disk with --cache-dir"
+        if config.writeback.durability == "journal":
+            raise ConfigurationError(
+                f"--durability=journal needs a disk that survives: {directory} is on {kind};"
+                f" {remedy}, or leave --durability at close"
+            )
+        warn(
+            f"warning: {directory} is on {kind}: what is not yet in the bucket is lost with this"
+            f" machine's memory or its network; {remedy}"
+        )
+        return
+
+
+def open_journal(config: MountConfig) -> Journal:
+    """The mount's journal; its directory must be locked. Blocks.
+
+    One that cannot be used is set aside together with the spool that it speaks of, and reported:
+    then the mount begins with a new one. Raises ConfigurationError where there can be none.
+    """
+    if config.read_only:
+        return MemoryJournal()
+    directory, identity = config.cache_dir, identity_of(config)
+    try:
+        try:
+            journal = SqliteJournal(directory, identity)
+        except JournalUnusable as error:
+            text = _set_aside(directory, config.writeback.spool_dir, str(error))
+            journal = SqliteJournal(directory, identity)
+            journal.problems.append(text)
+        _write_identity(directory, identity)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the journal in {directory} cannot be opened ({error}); see to its disk or choose"
+            " another directory with --cache-dir"
+        ) from error
+    except JournalUnusable as error:
+        raise ConfigurationError(f"{error}, although it is new; see to its disk") from error
+    return journal
+
+
+def _set_aside(directory: Path, spool: Path, reason: str) -> str:
+    moment = time.strftime("%Y%m%dT%H%M%S")
+    aside = _unused(directory / f"journal.corrupt-{moment}")
+    aside.mkdir(mode=0o700)
+    for pattern in (*_FILES, IDENTITY):
+        for path in directory.glob(pattern):
+            path.rename(aside / path.name)
+    text = f"{reason}: set aside as {aside}"
+    if spool.is_dir() and any(spool.glob("chunk-*")):
+        kept = _unused(spool.with_name(f"{spool.name}.set-aside-{moment}"))
+        spool.rename(kept)
+        text += f", with the unsent bytes that it speaks of in {kept}"
+        sync_directory(kept.parent)
+    sync_directory(directory)
+    text += "; changes that were not in the bucket are not sent"
+    log.error("%s", text)
+    return text
+
+
+def _unused(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def _write_identity(directory: Path, identity: str) -> None:
+    """For people and for the other mounts of the bucket; the journal has its own copy."""
+    fresh = directory / f"{IDENTITY}.new"
+    fresh.write_text(f"{identity}\n")
+    fresh.rename(directory / IDENTITY)
+
+
+def other_journals(config: MountConfig) -> list[str]:
+    """What mounts of this bucket on other directories left unfinished, a sentence each. Blocks.
+
+    Nothing of theirs is changed: a journal is read from a copy. Mounts that live are passed over.
+    """
+    found = []
+    for directory in sorted(config.cache_dir.parent.glob("*/")):
+        if directory == config.cache_dir or not any(directory.glob("journal.*")):
+            continue
+        try:
+            text = _unfinished(directory)
+        except (OSError, ValueError, KeyError, sqlite3.Error, ConfigurationError) as error:
+            text = f"the journal in {directory} cannot be looked at: {error}"
+        if text is not None:
+            log.warning("%s", text)
+            found.append(text)
+    return found
+
+
+def _unfinished(directory: Path) -> str | None:
+    if _is_alive(directory):
+        return None
+    identity = (directory / IDENTITY).read_text().rstrip("\n")
+    owner = json.loads(identity)
+    with tempfile.TemporaryDirectory(prefix="s3mount-") as name:
+        copy = Path(name)
+        for pattern in _FILES:
+            for path in directory.glob(pattern):
+                shutil.copyfile(path, copy / path.name)
+        try:
+            journal = SqliteJournal(copy, identity)
+        except JournalUnusable as error:
+            return f"the journal of the mount on {owner['mountpoint']} cannot be used: {error}"
+        journal.abandon()
+    contents = journal.load()
+    if not contents:
+        return None
+    return (
+        f"the mount on {owner['mountpoint']} ended before {len(contents.intents)} changes of"
+        f" {len(contents.files)} files were in the bucket: mount"
+        f" {owner['bucket']}:/{owner['prefix']} there again to finish them (its journal is in"
+        f" {directory})"
+    )
+
+
+def _is_alive(directory: Path) -> bool:
+    """Whether a process holds the mount's lock."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
