@@ -167,11 +167,6 @@ def with_mtime(metadata: Mapping[str, str], last_modified: float) -> Mapping[str
     return metadata if _size(result) > MAX_METADATA else result
 
 
-def own_names(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The part of `metadata` that says what stat shows; names in lower case."""
-    return {name.lower(): value for name, value in metadata.items() if name.lower() in _OWN_NAMES}
-
-
 def _size(metadata: Mapping[str, str]) -> int:
     return sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items())
 

@@ -81,7 +81,7 @@ async def open_filesystem(
             for file in list(state.orphans.get(key, ())):
                 await file.rescue()
 
-    executors = Executors(store, state.copier, before_replacing, state)
+    executors = Executors(store, state.copier, before_replacing, state, uploader.doubts)
     state.queue = IntentQueue(
         executors.execute,
         executors.delete_batch,

@@ -18,7 +18,6 @@ from s3mount.store.base import (
     NotFound,
     Part,
     PreconditionFailed,
-    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.body import SLICE, SLICED_OVER, BaseView, FileBody
@@ -79,7 +78,10 @@ async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeade
     was written here, its offset in the name, for a made-up byte must never stand for a missing
     one. Raises StoreError if not even that can be stored: then the bytes stay in the spool.
     """
-    target = await free_name(file.state, key)
+    if file.conflict_name is None:
+        # Kept for the next attempt, should this one's answer be lost.
+        file.conflict_name = await free_name(file.state, key)
+    target = file.conflict_name
     if await _keep_whole(file, target, headers):
         names = [target]
         log.warning(
@@ -87,6 +89,7 @@ async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeade
         )
     else:
         names = await _keep_ranges(file, key, target, headers)
+    file.conflict_name = None
     file.state.note_conflict(key, names)
 
 
@@ -153,7 +156,8 @@ async def _send_parts(
     base: BaseView | None,
 ) -> None:
     store, uploader = file.state.store, file.state.uploader
-    upload_id = await store.create_upload(name, headers)
+    begun = uploader.begun_upload()
+    upload_id = await begun.begin(name, headers, None)
     parts: dict[int, Part] = {}
 
     async def one(number: int, low: int, high: int) -> None:
@@ -170,11 +174,9 @@ async def _send_parts(
         )
     except BaseException:
         with trio.move_on_after(CLEAN_UP_TIME, shield=True):
-            try:
-                await store.abort_upload(name, upload_id)
-            except StoreError as error:
-                log.warning("upload %s of %r could not be aborted: %s", upload_id, name, error)
+            await begun.abort()
         raise
+    begun.ended()
 
 
 def _pieces(file: "OpenFile", start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -217,8 +217,10 @@ class Mutations(FileCommits):
         file = self.state.open_files.get(inode)
         if waiting is not None and waiting.kind is Kind.COPY and waiting.source is not None:
             keys = [waiting.source]
-            if waiting.replaces and not overwritten:
+            if (waiting.replaces or waiting.copy_made is not None) and not overwritten:
                 keys.append(waiting.key)
+            if inode.version is not None:
+                waiting.source_etag = inode.version.etag
             self.state.queue.become_delete(waiting, keys, defer=reading)
             return waiting
         exists = (
@@ -355,6 +357,11 @@ class Mutations(FileCommits):
             for key, moved in intent.copied.items()
         }
         self.state.namespace.rehomed(old_prefix, new_prefix, versions, stamp)
+        for other in self.state.queue.unfinished(new_prefix):
+            moved = intent.copied.get(other.key)
+            if moved is not None and other.source_etag == moved.source_etag:
+                other.source_etag = moved.result.etag  # unlinked while it was on its way
+                self.state.queue.changed(other)
         for file in self.state.open_files.values():
             remote = file.remote
             if remote is not None and remote.key.startswith(old_prefix):

@@ -91,6 +91,7 @@ class OpenFile:
         # all there yet: it is put off until a close, for half a file is never published.
         self.rewriting = False
         self.error: Exception | None = None  # of the last commit, if final
+        self.conflict_name: str | None = None  # where its bytes are being kept
         # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
         self.taken = False
         self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
@@ -382,7 +383,8 @@ class OpenFile:
             if not self.whole:
                 raise
             return
-        if found.etag != self.remote.etag and not self.whole:
+        ours = self.state.uploader.doubts.is_ours(found)
+        if found.etag != self.remote.etag and not self.whole and not ours:
             raise PreconditionFailed(
                 f"is another version now ({found.etag})",
                 operation="HeadObject",

@@ -46,7 +46,9 @@ async def read_file(
 async def _changes_of_ours(file: "OpenFile", key: str) -> None:
     """The service may have carried one out already whose answer is still on its way."""
     running = [
-        intent for intent in file.state.queue.holders(key) if intent.state is IntentState.RUNNING
+        intent
+        for intent in file.state.queue.holders(key)
+        if intent.state is IntentState.RUNNING or intent.doubtful
     ]
     with trio.move_on_after(ANSWER_PATIENCE):
         for intent in running:

@@ -71,7 +71,7 @@ class State:
         self.journal = journal
         self.books = Bookkeeper(journal, durable_spool=self.writes_back)
         self.drafts = Drafts(self)
-        self.copier = Copier(store, config.writeback, journal)
+        self.copier = Copier(store, config.writeback, uploader)
         self.queue: IntentQueue  # set by build.py: its executors need this state
         # Commits a file and waits; set by build.py to Mutations.commit.
         self.publish: Callable[[OpenFile], Awaitable[None]]

@@ -4,7 +4,10 @@ is known to be gone."""
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.store.base import ObjectStore, StoreError, WriteHeaders
@@ -33,12 +36,19 @@ class BegunUpload:
     stays, and the next try for the same key and headers goes on with it.
     """
 
-    def __init__(self, store: ObjectStore, journal: Journal) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        journal: Journal,
+        again: Callable[[Callable[[], Awaitable[bool]]], None],
+    ) -> None:
+        """`again(work)` calls `work` later, until it returns True."""
         self.key: str | None = None
         self.headers: WriteHeaders | None = None
         self.upload_id: str | None = None
         self._store = store
         self._journal = journal
+        self._again = again
         self._record: UploadRecord | None = None
 
     async def begin(self, key: str, headers: WriteHeaders, file: int | None) -> str:
@@ -48,7 +58,9 @@ class BegunUpload:
         self.key, self.headers = key, headers
         try:
             record = await self._recorded(key, headers, file)
-            self.upload_id = await self._store.create_upload(key, headers)
+            # Not to be given up half way: without its id it could not be aborted.
+            with trio.CancelScope(shield=True):
+                upload_id = self.upload_id = await self._store.create_upload(key, headers)
         except BaseException as error:
             self.key = self.headers = None
             certain = isinstance(error, StoreError) and not (error.ambiguous or error.transient)
@@ -56,10 +68,10 @@ class BegunUpload:
                 self._end()
             raise
         try:
-            self._journal.learn_upload(record.id, self.upload_id)
+            self._journal.learn_upload(record.id, upload_id)
         except FilesystemError:
-            log.exception("upload %s of %r is not in the journal", self.upload_id, key)
-        return self.upload_id
+            log.exception("upload %s of %r is not in the journal", upload_id, key)
+        return upload_id
 
     async def _recorded(self, key: str, headers: WriteHeaders, file: int | None) -> UploadRecord:
         known = self._record
@@ -68,7 +80,11 @@ class BegunUpload:
         record = UploadRecord(next(_new_id), file, key, headers, None, time.time())
         self._journal.begin_upload(record)
         self._record = record
-        await self._journal.sync()
+        try:
+            await self._journal.sync()
+        except BaseException:
+            self._end()  # its creation was not asked for
+            raise
         return record
 
     def adopt(self, record: UploadRecord) -> None:
@@ -101,19 +117,27 @@ class BegunUpload:
             self._record_gone(record)
 
     async def abort(self) -> None:
-        """A failure is logged: the journal's next reader aborts it. Nothing without an upload."""
+        """Where that cannot be done now it is tried again behind; what the process does not get
+        done the journal's next reader does. Nothing without an upload."""
         key, upload_id, record = self.key, self.upload_id, self._record
         self.key = self.headers = self.upload_id = self._record = None
         if key is None or upload_id is None:
             self._record = record  # perhaps one whose creation was not answered
             return
+        work = partial(self._abort, key, upload_id, record)
+        if not await work():
+            self._again(work)
+
+    async def _abort(self, key: str, upload_id: str, record: UploadRecord | None) -> bool:
+        """False: to be tried again."""
         try:
             await self._store.abort_upload(key, upload_id)
         except StoreError as error:
             log.warning("upload %s of %r was not aborted: %s", upload_id, key, error)
-            return
+            return not error.transient
         if record is not None:
             self._record_gone(record)
+        return True
 
     def _record_gone(self, record: UploadRecord) -> None:
         try:

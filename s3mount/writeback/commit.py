@@ -11,6 +11,7 @@ import trio
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
+from s3mount.store import integrity
 from s3mount.store.base import (
     ALWAYS,
     Condition,
@@ -23,7 +24,9 @@ from s3mount.store.base import (
 )
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView, FileBody, ReadBase
-from s3mount.writeback.looking import completed_before, look_first
+from s3mount.writeback.doubts import Sent
+from s3mount.writeback.looking import find_ours, look_first
+from s3mount.writeback.lost_answers import Unanswered
 from s3mount.writeback.part_table import SentPart
 from s3mount.writeback.upload_plan import (
     Copy,
@@ -49,7 +52,6 @@ RESEND_LIMIT = 16 * MIB
 COPY_WHOLE_UP_TO = 128 * MIB
 # A copied part that the store has to read and send itself is in memory as a whole.
 READ_AND_SEND = 16 * MIB
-CLEAN_UP_TIME = 10.0
 
 
 class Commit:
@@ -72,7 +74,7 @@ class Commit:
         self._file = upload.file
         self._uploader = upload.uploader
         self._store = upload.uploader.store
-        self._key = key
+        self.key = key
         self._headers = headers
         self._size = size
         self._base = base
@@ -81,7 +83,34 @@ class Commit:
         self._read_base = read_base
         self._since = since
         self._dirty: Extents | None = None  # None: what the file says
-        self._old_key: str | None = None  # published there, to be deleted once copied
+
+    def again(self) -> "Commit":
+        """The same once more."""
+        return Commit(
+            self._upload,
+            self.key,
+            self._headers,
+            self._size,
+            self._base,
+            self._visible,
+            self._condition,
+            self._read_base,
+            self._since,
+        )
+
+    def repeats(self, earlier: Unanswered) -> bool:
+        """Whether that request was to do just what this commit is to do."""
+        return (
+            earlier.key == self.key
+            and (earlier.sent.size, earlier.sent.headers) == (self._size, self._headers)
+            and earlier.stamp == self._file.write_count
+        )
+
+    def as_unanswered(self, result: PutResult) -> Unanswered:
+        return Unanswered(self.key, self._sent(result.etag), self._since)
+
+    def _sent(self, *etags: str) -> Sent:
+        return Sent(self._size, self._headers, etags)
 
     async def run(self) -> PutResult:
         if self._upload.published is not None:
@@ -92,14 +121,12 @@ class Commit:
         except (NoSuchUpload, InvalidPart) as error:
             if self._file.dropped.overlaps(0, self._size):
                 raise FilesystemError(
-                    errno.EIO, f"{self._key!r}: parts already sent are gone: {error}"
+                    errno.EIO, f"{self.key!r}: parts already sent are gone: {error}"
                 ) from error
-            log.warning("%r is sent anew: %s", self._key, error)
+            log.warning("%r is sent anew: %s", self.key, error)
             await self._upload.stop_flights()
             await self._upload.discard_upload()
             result = await self._attempt()
-        if self._old_key is not None and self._old_key != self._key:
-            await self._store.delete(self._old_key)
         return result
 
     async def _settle_flights(self) -> None:
@@ -124,7 +151,7 @@ class Commit:
                 await self._upload.stop_flights()
                 await self._upload.discard_upload()
             elif not self._mismatch():
-                await self._upload.ensure_upload(lambda: (self._key, self._headers))
+                await self._upload.ensure_upload(lambda: (self.key, self._headers))
                 # A part sent ahead may have begun it meanwhile, with what was true then.
                 if not self._mismatch():
                     return await self._multipart(plan)
@@ -156,7 +183,7 @@ class Commit:
         try:
             plan = plan_upload(state, self._uploader.schedule, limits, self._base is not None)
         except ValueError as error:
-            raise FilesystemError(errno.EIO, f"{self._key!r}: {error}") from error
+            raise FilesystemError(errno.EIO, f"{self.key!r}: {error}") from error
         restarts = isinstance(plan, Multipart) and (plan.restart or self._resends())
         if isinstance(plan, SinglePut) or restarts:
             upload.planned = frozenset()
@@ -177,7 +204,7 @@ class Commit:
         other headers."""
         upload = self._upload
         return upload.key is not None and (
-            upload.key != self._key or upload.headers != self._headers
+            upload.key != self.key or upload.headers != self._headers
         )
 
     def _resends(self) -> bool:
@@ -185,15 +212,15 @@ class Commit:
         if not self._mismatch() or self._file.dropped.overlaps(0, self._size):
             return False
         attempted = sum(end - start for start, end in self._upload.table.attempted.values())
-        return self._upload.key != self._key or attempted <= RESEND_LIMIT
+        return self._upload.key != self.key or attempted <= RESEND_LIMIT
 
     async def _publish(self, steps: Sequence[Step], size: int, dirty: Extents) -> None:
         """Completes the unfinished upload under its own key and headers; the rest of this commit
         is an edit of that object."""
         upload = self._upload
-        key, headers = upload.key or self._key, upload.headers or self._headers
+        key, headers = upload.key or self.key, upload.headers or self._headers
         await upload.ensure_upload(lambda: (key, headers))
-        if key != self._key:
+        if key != self.key:
             await self._check_old_key(key)
         elif dirty or size != self._size:
             if self._uploader.config.refuse_early_publish:
@@ -202,7 +229,8 @@ class Commit:
         await self._zero_cut_holes(steps)
         stamp = self._file.write_count
         await self._execute(steps)
-        result = await self._complete(steps, key, self._condition if key == self._key else ALWAYS)
+        condition = self._condition if key == self.key else ALWAYS
+        result = await self._complete(steps, key, condition, stamp)
         self._file.was_published()
         published = BaseObject(key, result.etag, size, result.version_id)
         upload.published = (published, stamp)
@@ -218,10 +246,10 @@ class Commit:
         cut = self._file.lowest_size_since(stamp)
         self._visible = min(published.size, self._size, published.size if cut is None else cut)
         self._read_base = self._read_published
-        if published.key == self._key:
+        if published.key == self.key:
             self._condition = Condition(etag=published.etag)
         else:
-            self._old_key = published.key
+            self._upload.lost.leftover = published.key
 
     async def _read_published(self, offset: int, length: int) -> bytes:
         assert self._base is not None
@@ -237,7 +265,7 @@ class Commit:
         if self._base is None or found.etag != self._base.etag:
             raise FilesystemError(
                 errno.ESTALE,
-                f"{self._key!r}: its bytes are in an upload to {key!r}, where another object is",
+                f"{self.key!r}: its bytes are in an upload to {key!r}, where another object is",
             )
 
     async def _zero_cut_holes(self, steps: Sequence[Step]) -> None:
@@ -263,7 +291,7 @@ class Commit:
         can = await self._store.capabilities()
         await look_first(
             self._store,
-            self._key,
+            self.key,
             self._condition,
             absent_honoured=can.put_if_absent,
             match_honoured=can.put_if_match,
@@ -280,19 +308,17 @@ class Commit:
                 limiter=self._uploader.readers,
             ) as body,
         ):
-            result = await self._store.put(
-                self._key, body.body, self._headers, condition=self._condition
-            )
-        # The object is there: a cancellation now must not make the commit look failed.
-        with trio.move_on_after(CLEAN_UP_TIME, shield=True):
-            await self._upload.stop_flights()
-            await self._upload.discard_upload()
+            with self._upload.lost.request(self.key, self._sent(), self._since):
+                result = await self._store.put(
+                    self.key, body.body, self._headers, condition=self._condition
+                )
+        await self._upload.end_upload()
         return result
 
     async def _multipart(self, plan: Multipart) -> PutResult:
         self._upload.free = plan.free
         await self._execute(plan.steps)
-        result = await self._complete(plan.steps, self._key, self._condition)
+        result = await self._complete(plan.steps, self.key, self._condition, self._since)
         self._upload.forget_upload()
         return result
 
@@ -366,10 +392,12 @@ class Commit:
             step.number, SentPart(part, step.start, step.end, self._since, base.etag)
         )
 
-    async def _complete(self, steps: Sequence[Step], key: str, condition: Condition) -> PutResult:
+    async def _complete(
+        self, steps: Sequence[Step], key: str, condition: Condition, stamp: int
+    ) -> PutResult:
         upload = self._upload
         assert upload.upload_id is not None
-        if key == self._key:
+        if key == self.key:
             can = await self._store.capabilities()
             await look_first(
                 self._store,
@@ -379,12 +407,16 @@ class Commit:
                 match_honoured=can.complete_if_match,
             )
         parts = [upload.table.sent[step.number].part for step in steps]
+        etag = integrity.multipart_etag([part.etag for part in parts])
+        size = sum(part.size for part in parts)
+        sent = Sent(size, upload.headers or self._headers, () if etag is None else (etag,))
         try:
-            result = await self._store.complete_upload(
-                key, upload.upload_id, parts, condition=condition
-            )
+            with upload.lost.request(key, sent, stamp, completes=True):
+                result = await self._store.complete_upload(
+                    key, upload.upload_id, parts, condition=condition
+                )
         except NoSuchUpload:
-            found = await completed_before(self._store, key, [part.etag for part in parts])
+            found = await find_ours(self._store, key, size, sent.headers, sent.etags)
             if found is None:
                 raise
             result = found
@@ -405,14 +437,15 @@ class Commit:
     async def _copy_whole(self) -> PutResult:
         base = self._base
         assert base is not None
-        if base.key != self._key:
+        if base.key != self.key:
             await look_first(
                 self._store,
-                self._key,
+                self.key,
                 self._condition,
                 absent_honoured=False,
                 match_honoured=False,
             )
-        return await self._store.copy(
-            base.key, self._key, source_etag=base.etag, replace=self._headers
-        )
+        with self._upload.lost.request(self.key, self._sent(base.etag), self._since):
+            return await self._store.copy(
+                base.key, self.key, source_etag=base.etag, replace=self._headers
+            )

@@ -18,10 +18,11 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
-from s3mount.writeback.begun_upload import BegunUpload
-from s3mount.writeback.journal import Journal, MemoryJournal
+from s3mount.store.integrity import multipart_etag
+from s3mount.writeback.doubts import Sent
 from s3mount.writeback.parallel import all_of
 from s3mount.writeback.part_table import SentPart
+from s3mount.writeback.uploader import Uploader
 
 # Below this one CopyObject is never slower than create + parts + complete.
 PARTS_FROM = 128 * MIB
@@ -42,12 +43,13 @@ class Copied:
 class Copier:
     """Copies objects and rewrites metadata; remembers which way is the faster one here."""
 
-    def __init__(
-        self, store: ObjectStore, config: WritebackConfig, journal: Journal | None = None
-    ) -> None:
+    def __init__(self, store: ObjectStore, config: WritebackConfig, uploader: Uploader) -> None:
+        """`uploader` is told of each part copied (a long copy is no standstill) and of answers
+        that were lost."""
         self._store = store
-        self._journal: Journal = MemoryJournal() if journal is None else journal
         self._config = config
+        self._uploader = uploader
+        self._doubts = uploader.doubts
         self._copy_rate: float | None = None  # bytes a second of CopyObject, the best seen
 
     async def copy(
@@ -77,7 +79,10 @@ class Copier:
             result = await self._copy_parts(info, target, headers)
         else:
             started = time.monotonic()
-            result = await self._store.copy(source, target, source_etag=info.etag, replace=headers)
+            with self._doubts.of([target], Sent(info.size, headers, (info.etag,))):
+                result = await self._store.copy(
+                    source, target, source_etag=info.etag, replace=headers
+                )
             if info.size >= MEASURED_FROM:
                 rate = info.size / max(1e-3, time.monotonic() - started)
                 self._copy_rate = max(rate, self._copy_rate or 0.0)
@@ -93,7 +98,7 @@ class Copier:
     async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
-        begun = BegunUpload(self._store, self._journal)
+        begun = self._uploader.begun_upload()
         upload_id = await begun.begin(target, headers, None)
         parts: dict[int, Part] = {}
 
@@ -103,16 +108,18 @@ class Copier:
                 target, upload_id, number, info.key, start, length, source_etag=info.etag
             )
             begun.has(SentPart(part, start, start + length, 0, info.etag), part.checksum)
+            self._uploader.progressed()
 
         starts = enumerate(range(0, info.size, step), 1)
         try:
             await all_of([partial(one, *start) for start in starts], PARALLEL_PARTS)
-            result = await self._store.complete_upload(
-                target,
-                upload_id,
-                [parts[number] for number in sorted(parts)],
-                condition=Condition(),
-            )
+            ordered = [parts[number] for number in sorted(parts)]
+            etag = multipart_etag([part.etag for part in ordered])
+            sent = Sent(info.size, headers, () if etag is None else (etag,))
+            with self._doubts.of([target], sent):
+                result = await self._store.complete_upload(
+                    target, upload_id, ordered, condition=Condition()
+                )
         except BaseException:
             with trio.move_on_after(10) as scope:
                 scope.shield = True

@@ -5,11 +5,13 @@ All of them are idempotent: carried out twice in a row they leave the bucket as 
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import trio
 
+from s3mount.store import integrity
 from s3mount.store.base import (
     ListedObject,
     NotFound,
@@ -19,9 +21,10 @@ from s3mount.store.base import (
     StoreError,
     WriteHeaders,
 )
-from s3mount.writeback.after_crash import AfterCrash, Copying, TreeLeft
-from s3mount.writeback.copier import PARTS_FROM, Copier
-from s3mount.writeback.intents import Intent, Kind, MovedObject
+from s3mount.writeback.after_crash import AfterCrash, TreeLeft
+from s3mount.writeback.copier import PARTS_FROM, Copied, Copier
+from s3mount.writeback.doubts import Doubts, Sent
+from s3mount.writeback.intents import CopyMade, Intent, Kind, MovedObject
 from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ LOOK_AFTER = 10.0
 # A copy that took longer than this looks at its source again before it deletes that.
 LOOK_AGAIN_AFTER = 1.0
 DELETE_BATCH = 1000
+# The ETag of an empty object.
+NOTHING = integrity.md5(b"")
 
 Replacing = Callable[[Sequence[str]], Awaitable[None]]
 
@@ -51,12 +56,18 @@ class Executors:
     """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist."""
 
     def __init__(
-        self, store: ObjectStore, copier: Copier, before_replacing: Replacing, own: Own
+        self,
+        store: ObjectStore,
+        copier: Copier,
+        before_replacing: Replacing,
+        own: Own,
+        doubts: Doubts,
     ) -> None:
         self._store = store
         self._own = own
         self._copier = copier
         self._before_replacing = before_replacing
+        self._doubts = doubts
         self._after_crash = AfterCrash(store, own)
 
     async def execute(self, intent: Intent) -> PutResult | None:
@@ -79,49 +90,80 @@ class Executors:
         )
 
     async def _mkdir(self, intent: Intent) -> PutResult:
+        headers = intent.headers or WriteHeaders()
+        sent = Sent(0, headers, (NOTHING,))
+        await self._doubts.settle(intent.key, again=sent)
         result = await self._after_crash.marker(intent) if intent.recovered else None
         if result is None:
-            result = await self._store.put(intent.key, b"", intent.headers or WriteHeaders())
+            with self._doubts.of([intent.key], sent):
+                result = await self._store.put(intent.key, b"", headers)
         if intent.also_delete:
-            await self._raise_first(await self._store.delete_many(intent.also_delete))
+            await self._delete_all(list(intent.also_delete))
         return result
 
     async def _copy(self, intent: Intent) -> PutResult:
         """COPY, which deletes its source, and ATTRIBUTES, onto itself."""
         source = intent.source if intent.source is not None else intent.key
-        left = await self._after_crash.copy(intent) if intent.recovered else Copying()
-        if left.copied is not None and source == intent.key:
-            return left.copied
-        if source != intent.key and left.copied is None:
-            await self._before_replacing([intent.key])
-        looked = trio.current_time()
-        if left.copied is not None:
-            result, etag = left.copied, left.source_etag
-        else:
-            result, etag = await self._copied(source, intent)
-        if source != intent.key:
-            # Readers must know the new place before the old one is gone.
-            if intent.on_copied is not None:
-                intent.on_copied(intent, result)
-            await self._before_replacing([source])
-            if etag is not None and await self._is_still(source, etag, looked):
+        if source == intent.key:
+            return await self._copy_onto_itself(intent)
+        made = intent.copy_made
+        if made is None and intent.recovered:
+            left = await self._after_crash.copy(intent)
+            if left.copied is not None:
+                looked = trio.current_time()
+                made = CopyMade(left.copied, intent.attributes, left.source_etag, looked)
+                intent.copy_made = made
+        if made is None or intent.attributes != made.attributes:
+            made = await self._copy_to_target(intent, source)
+        # Readers must know the new place before the old one is gone.
+        if intent.on_copied is not None:
+            intent.on_copied(intent, made.result)
+        await self._before_replacing([source])
+        await self._doubts.settle(source, deleting=True)
+        if made.source_etag is not None and await self._is_still(
+            source, made.source_etag, made.looked
+        ):
+            with self._doubts.of([source], deletes=True):
                 await self._store.delete(source)
-            self._own.disown(source)
-        return result
+        self._own.disown(source)
+        return made.result
 
-    async def _copied(self, source: str, intent: Intent) -> tuple[PutResult, str | None]:
-        """What the copy has become, and the ETag of its source if that is there still."""
+    async def _copy_onto_itself(self, intent: Intent) -> PutResult:
+        await self._doubts.settle(intent.key)
+        if intent.recovered:
+            left = await self._after_crash.copy(intent)
+            if left.copied is not None:
+                return left.copied
+        return (await self._make_copy(intent, intent.key, intent.source_etag)).result
+
+    async def _copy_to_target(self, intent: Intent, source: str) -> CopyMade:
+        """Where it was made before, and the attributes have changed since, the copy is made of
+        the copy: the source may be gone."""
+        wanted, looked, before = intent.attributes, trio.current_time(), intent.copy_made
+        await self._doubts.settle(intent.key)
+        if before is not None:
+            copied = await self._make_copy(intent, intent.key, before.result.etag)
+            made = replace(before, result=copied.result, attributes=wanted)
+        else:
+            await self._before_replacing([intent.key])
+            copied = await self._make_copy(intent, source, intent.source_etag)
+            made = CopyMade(copied.result, wanted, copied.info.etag, looked)
+        intent.copy_made = made
+        return made
+
+    async def _make_copy(self, intent: Intent, source: str, etag: str | None) -> Copied:
+        """Raises PreconditionFailed only if it was somebody else who changed the source."""
         try:
-            copied = await self._copier.copy(
-                source, intent.key, etag=intent.source_etag, attributes=intent.attributes
+            return await self._copier.copy(
+                source, intent.key, etag=etag, attributes=intent.attributes
             )
-        except NotFound:
-            # A second run after the source was deleted: done if the target is what we wanted.
-            if intent.attempts == 0 or source == intent.key:
+        except PreconditionFailed:
+            found = await self._store.head(source)
+            if not self._doubts.is_ours(found):
                 raise
-            info = await self._store.head(intent.key)
-            return PutResult(info.etag, info.version_id, info.answered_at), None
-        return copied.result, copied.info.etag
+            return await self._copier.copy(
+                source, intent.key, etag=found.etag, attributes=intent.attributes
+            )
 
     async def _is_still(self, source: str, etag: str, looked: float) -> bool:
         """Whether the source of a rename is what was copied: seen so just now, or asked again."""
@@ -143,47 +185,60 @@ class Executors:
         wanted, failures = await self._after_crash.deletes(recovered)
         for intent in intents:
             try:
-                if not intent.recovered and await self._still_ours(intent):
-                    wanted.extend((key, intent) for key in (intent.key, *intent.also_delete))
+                if not intent.recovered:
+                    keys_left = await self._still_ours(intent)
+                    wanted.extend((key, intent) for key in keys_left)
             except StoreError as error:
                 failures[intent] = error
-        await self._before_replacing([key for key, _ in wanted])
         by_key = dict(wanted)
-        keys = list(by_key)
-        for start in range(0, len(keys), DELETE_BATCH):
-            for failure in await self._delete(keys[start : start + DELETE_BATCH]):
-                failures[by_key[failure[0]]] = failure[1]
+        await self._before_replacing(list(by_key))
+        for key, failure in await self._delete(list(by_key)):
+            failures[by_key[key]] = failure
         return failures
 
     async def _delete(self, keys: list[str]) -> list[tuple[str, StoreError]]:
-        for key in keys:
-            self._own.disown(key)
-        if len(keys) == 1:
+        """Those that failed. Where one request has no answer it is that of all its keys."""
+        failed: list[tuple[str, StoreError]] = []
+        for start in range(0, len(keys), DELETE_BATCH):
+            batch = keys[start : start + DELETE_BATCH]
+            for key in batch:
+                self._own.disown(key)
             try:
-                await self._store.delete(keys[0])
+                with self._doubts.of(batch, deletes=True):
+                    if len(batch) == 1:
+                        await self._store.delete(batch[0])
+                        continue
+                    failures = await self._store.delete_many(batch)
             except StoreError as error:
-                return [(keys[0], error)]
-            return []
-        return [(failure.key, failure.error) for failure in await self._store.delete_many(keys)]
+                failed += [(key, error) for key in batch]
+            else:
+                failed += [(failure.key, failure.error) for failure in failures]
+        return failed
 
-    async def _still_ours(self, intent: Intent) -> bool:
+    async def _delete_all(self, keys: list[str]) -> None:
+        """Raises the first failure."""
+        for key in keys:
+            await self._doubts.settle(key, deleting=True)
+        failed = await self._delete(keys)
+        if failed:
+            raise failed[0][1]
+
+    async def _still_ours(self, intent: Intent) -> tuple[str, ...]:
+        """The keys to be deleted: without the first if others have put something new there."""
+        keys = (intent.key, *intent.also_delete)
+        for key in keys:
+            await self._doubts.settle(key, deleting=True)
         late = intent.attempts or trio.current_time() - intent.created_at > LOOK_AFTER
         if not late or intent.source_etag is None:
-            return True
+            return keys
         try:
             info = await self._store.head(intent.key)
         except NotFound:
-            return False
-        if info.etag != intent.source_etag:
+            return keys[1:]
+        if info.etag != intent.source_etag and not self._doubts.is_ours(info):
             log.warning("%s dropped: others have put a new version there", intent.describe())
-            return False
-        return True
-
-    async def _raise_first(self, failures: Sequence[object]) -> None:
-        for failure in failures:
-            error = getattr(failure, "error", None)
-            if isinstance(error, Exception):
-                raise error
+            return keys[1:]
+        return keys
 
     # -- directories ---------------------------------------------------------------------------
 
@@ -195,6 +250,7 @@ class Executors:
         source, target = intent.source, intent.key
         if source is None:
             raise ValueError("a RENAME_TREE without source")
+        await self._doubts.settle_below(source, target)
         moved: dict[str, str] = {}
         stays: set[str] = set()  # of a mount that died: what others have put in the way since
         copied = intent.copied = {}
@@ -229,12 +285,7 @@ class Executors:
         """Markers last, deepest first: a directory never loses its marker before its children."""
         keys = sorted(moved, key=lambda key: (key.endswith("/"), -key.count("/"), key))
         await self._before_replacing(keys)
-        for start in range(0, len(keys), DELETE_BATCH):
-            await self._raise_first(
-                await self._store.delete_many(keys[start : start + DELETE_BATCH])
-            )
-        for key in keys:
-            self._own.disown(key)
+        await self._delete_all(keys)
 
     async def _copy_below(self, item: ListedObject, target: str) -> MovedObject | None:
         """None if the object vanished meanwhile.
@@ -246,7 +297,8 @@ class Executors:
         await self._before_replacing([target])
         try:
             if item.size < PARTS_FROM and self._own.is_own(key, item.etag, item.last_modified):
-                result = await self._store.copy(key, target, source_etag=item.etag)
+                with self._doubts.of([target]):
+                    result = await self._store.copy(key, target, source_etag=item.etag)
                 self._own.wrote(target, result.etag, result.answered_at)
                 return MovedObject(item.etag, result, item.size)
         except PreconditionFailed:

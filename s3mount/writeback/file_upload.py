@@ -15,7 +15,6 @@ from s3mount.store.base import (
     WriteHeaders,
 )
 from s3mount.writeback.base_object import BaseObject
-from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.body import (
     SLICE,
     SLICED_OVER,
@@ -27,6 +26,7 @@ from s3mount.writeback.body import (
 from s3mount.writeback.commit import Commit
 from s3mount.writeback.flight import Flight
 from s3mount.writeback.journal_records import UploadRecord
+from s3mount.writeback.lost_answers import LostAnswers
 from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from s3mount.writeback.uploader import Uploader
 
 log = logging.getLogger(__name__)
+
+CLEAN_UP_TIME = 10.0
 
 Destination = Callable[[], tuple[str, WriteHeaders]]
 
@@ -56,12 +58,13 @@ class FileUpload:
         self.planned: frozenset[int] = frozenset()
         # An object that a commit published before it failed: the next one builds on it.
         self.published: tuple[BaseObject, int] | None = None
+        self.lost = LostAnswers(self, uploader.doubts)
         self._destination: Destination | None = None
         self._last_key = ""
         self._ready: set[int] = set()  # full slots that wait for their upload
         self._commit_lock = trio.Lock()
         self._create_lock = trio.Lock()
-        self._begun = BegunUpload(uploader.store, uploader.journal)
+        self._begun = uploader.begun_upload()
         # Called when a commit has published before it was complete, at once: the journal should
         # name that object as the file's base before it forgets the upload.
         self.on_published: Callable[[BaseObject], None] | None = None
@@ -131,7 +134,7 @@ class FileUpload:
             snapshot = self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
-                result = await work.run()
+                result = await self.lost.carry_out(work)
             except BaseException as error:
                 self.file.commit_failed(snapshot)
                 if isinstance(error, Exception):
@@ -350,6 +353,13 @@ class FileUpload:
         )
         self.free = off_grid and not self.file.dropped
 
+    async def end_upload(self) -> None:
+        """The file's object is there and needs none: a cancellation now must not make the commit
+        look failed."""
+        with trio.move_on_after(CLEAN_UP_TIME, shield=True):
+            await self.stop_flights()
+            await self.discard_upload()
+
     async def abort_quietly(self) -> None:
         """For a closed file, in the background."""
         try:
@@ -386,6 +396,8 @@ class FileUpload:
         is being read just now."""
         if self.free or self.file.readers:
             return
+        if self._destination is not None and self._destination()[0] != self.key:
+            return  # renamed: another file may take the name that the upload is bound to
         for order, number in self.table.droppable(ends):
             if number not in self.flights and (not self.committing or number in self.planned):
                 yield order, number

@@ -70,6 +70,17 @@ class MovedObject:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class CopyMade:
+    """The first half of a rename: `attributes` were those wanted then; at `looked` (trio time)
+    the source was the version `source_etag` (None: it is not there, or not ours to delete)."""
+
+    result: PutResult
+    attributes: Attributes | None
+    source_etag: str | None
+    looked: float
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Intent:
     """One thing to be done; `key` is the target. Fields may change until it is RUNNING."""
@@ -114,6 +125,9 @@ class Intent:
     created_at: float = 0.0
     attempts: int = 0
     error: Exception | None = None  # the last one
+    # An earlier attempt may have been carried out, for its answer is not known.
+    doubtful: bool = False
+    copy_made: CopyMade | None = None  # COPY: what is left to do is the source's delete
     hurried: bool = False
     unwanted: bool = False  # given up while it ran in a batch with others
     # The last attempt of this one, or of one that it waits for, was refused, and nothing is tried

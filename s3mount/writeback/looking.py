@@ -1,9 +1,7 @@
 """Requests that look before or after a conditional one, where the service cannot be relied on."""
 
-import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
-from s3mount.core.metadata import own_names
 from s3mount.store.base import (
     Condition,
     NotFound,
@@ -60,7 +58,8 @@ async def find_ours(
         return None
     if not is_ours(found, size, headers, etags):
         return None
-    return PutResult(found.etag, found.version_id, found.answered_at)
+    # Its own time, not that of this answer, tells this version from others'.
+    return PutResult(found.etag, found.version_id, found.last_modified)
 
 
 def is_ours(
@@ -70,31 +69,15 @@ def is_ours(
 
     `etags`: what its ETag would be where ETags are MD5s: that of the body, that of the parts'
     MD5s, that of a copy's source; none where it is not known. An ETag alone proves nothing: the
-    empty lock files of two hosts have the same one. So all of our own metadata must be there as
-    well: of what this mount writes, mtime and ctime have nanoseconds and are given once. They
+    empty lock files of two hosts have the same one. So all of the metadata must be there as well:
+    of what this mount writes, mtime and ctime have nanoseconds and are given once. They
     suffice where ETags are no MD5s (encryption), or a copy's parts were cut otherwise. Where
     `headers` carry no attributes of ours the ETag must be one of `etags`.
     """
     if found.size != size:
         return False
     there = {name.lower(): value for name, value in found.metadata.items()}
-    sent = own_names(headers.metadata)
+    sent = {name.lower(): value for name, value in headers.metadata.items()}
     if any(there.get(name) != value for name, value in sent.items()):
         return False
     return found.etag in etags or sent.keys() >= _TELLING
-
-
-async def completed_before(store: ObjectStore, key: str, etags: Sequence[str]) -> PutResult | None:
-    """Whether the object at `key` was completed from parts with these ETags, which an earlier
-    try did whose answer was lost. Only where ETags of parts are MD5s can it be told."""
-    try:
-        digest = hashlib.md5(b"".join(map(bytes.fromhex, etags)), usedforsecurity=False)
-    except ValueError:
-        return None
-    try:
-        found = await store.head(key)
-    except NotFound:
-        return None
-    if found.etag != f"{digest.hexdigest()}-{len(etags)}":
-        return None
-    return PutResult(found.etag, found.version_id, found.answered_at)

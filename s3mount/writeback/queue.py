@@ -114,7 +114,7 @@ class IntentQueue:
         Invariant: an intent only ever waits for older ones, so the graph has no cycle. (Swapping
         two names by three renames would otherwise end in two intents that wait for each other.)
         """
-        if intent.state is not State.WAITING:
+        if intent.state is not State.WAITING or intent.copy_made is not None:
             return False
         old_key = intent.key
         self._index.remove(intent)
@@ -352,6 +352,9 @@ class IntentQueue:
 
     async def _carry_out_deletes(self, intents: list[Intent]) -> None:
         try:
+            for intent in intents:
+                if intent.on_start is not None:
+                    intent.on_start(intent)
             failures = await self._delete_batch(intents)
         except (StoreError, OSError) as error:
             failures = dict.fromkeys(intents, error)
@@ -377,6 +380,9 @@ class IntentQueue:
     def _failed(self, intent: Intent, error: Exception) -> None:
         self._running -= 1
         intent.attempts += 1
+        intent.doubtful = intent.doubtful or (isinstance(error, StoreError) and error.ambiguous)
+        # Dropping it is not enough any more: it may have changed the bucket.
+        intent.replaces = intent.replaces or is_transient(error)
         intent.error = cancelled(intent) if intent.unwanted else error
         if is_final(intent, intent.error):
             self._fail(intent)

@@ -1,7 +1,7 @@
 """Parts on their way for all files at once: what they share, and the relief of a full spool."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
@@ -10,6 +10,8 @@ from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store.base import Capabilities, ObjectStore
 from s3mount.writeback.base_object import BaseObject
+from s3mount.writeback.begun_upload import BegunUpload
+from s3mount.writeback.doubts import Doubts
 from s3mount.writeback.file_upload import FileUpload
 from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.memory_limit import MemoryLimit
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Threads that read bodies from the spool; mostly copies from the page cache.
 READERS = 4
+# Between tries of an abort, in seconds.
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
 
 
 class Uploader:
@@ -47,6 +51,7 @@ class Uploader:
         self.schedule = schedule
         self.memory = MemoryLimit(config.bytes_in_flight)
         self.readers = trio.CapacityLimiter(READERS)
+        self.doubts = Doubts(store)
         # Commits of closed files that wait to be coalesced start; True if any did, or are running.
         self.on_full: Callable[[], bool] | None = None
         self.on_early_publish: Callable[[FileUpload], None] | None = None
@@ -93,6 +98,24 @@ class Uploader:
         self._acknowledged += 1
         self.progress_at = self.spool.progress_at = trio.current_time()
         self.spool.wake()
+
+    def begun_upload(self) -> BegunUpload:
+        """One that is not begun yet."""
+        return BegunUpload(self.store, self.journal, self._until_done)
+
+    def _until_done(self, work: Callable[[], Awaitable[bool]]) -> None:
+        """Tries again in the background until it returns True."""
+
+        async def again() -> None:
+            delay = FIRST_PAUSE
+            while True:
+                await trio.sleep(delay)
+                if await work():
+                    return
+                delay = min(LAST_PAUSE, delay * 2)
+
+        if self.nursery is not None:
+            self.nursery.start_soon(again)
 
     def next_part(self) -> int:
         self._started_parts += 1

@@ -176,7 +176,7 @@ class Actor:
 
     def _may_be_lost(self, node: Node) -> bool:
         """Replaced by others, or without a name here while the spool has no room for it."""
-        too_large = len(node.content) > self.config.writeback.spool_limit // 4
+        too_large = max(node.largest, len(node.content)) > self.config.writeback.spool_limit // 4
         return node.replaced or (not node.linked and too_large)
 
     def _path_of(self, node: Node) -> str | None:

@@ -20,6 +20,7 @@ from tests.model.file_operations import FileOperations
 from tests.model.host_operations import HostOperations
 from tests.model.mounted import mounted
 from tests.model.name_operations import NameOperations
+from tests.model.unreliable import UnreliableStore
 
 
 class Driver(FileOperations, NameOperations, HostOperations):
@@ -59,6 +60,8 @@ class Driver(FileOperations, NameOperations, HostOperations):
             await self._compare_stat(path, node)  # what is shown now must be what was stored
         await self._drain()
         await trio.sleep(1.0)
+        if isinstance(self.store, UnreliableStore):
+            await self.store.forget_uploads()
         self._check_bucket()
         left = leftovers(self.client.fs, self.store)
         assert not left, f"left over: {left}"

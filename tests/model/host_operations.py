@@ -117,8 +117,8 @@ class HostOperations(Checks):
         wanted = None if writes_back else errno.ESTALE
         assert got == wanted, f"flush of a conflicting edit: {describe(got)}"
         await self.client.release(handle_number)
-        if writes_back:
-            await self._drain()  # nobody hears of it, but the status
+        await self._drain()
+        if writes_back:  # nobody hears of it, but the status
             assert any("another host changed" in told for told in self._failures())
         self._check_conflict(path, bytes(old.content))
         await trio.sleep(TTL + 1)

@@ -22,6 +22,7 @@ class Node:
 
     mtime: None until it was seen or set. marker: the bucket must hold a directory's own object.
     foreign: metadata and headers that others gave it and that must survive.
+    largest: the size that it ever had: what was large may not have fit the spool.
     replaced: others have put another object in its place: handles read it as it was, or ESTALE.
     """
 
@@ -38,6 +39,7 @@ class Node:
     foreign: dict[str, str] = field(default_factory=dict)
     content_type: str | None = None
     replaced: bool = False
+    largest: int = 0
 
     @property
     def is_directory(self) -> bool:
@@ -51,10 +53,12 @@ class Node:
         if offset > len(self.content):
             self.content.extend(bytes(offset - len(self.content)))
         self.content[offset : offset + len(data)] = data
+        self.largest = max(self.largest, len(self.content))
         self.mtime = None
 
     def truncate(self, size: int) -> None:
         """Also to the size that it has: the times change."""
+        self.largest = max(self.largest, len(self.content), size)
         del self.content[size:]
         self.content.extend(bytes(size - len(self.content)))
         self.mtime = None

@@ -47,6 +47,17 @@ class UnreliableStore(MemoryStore):
             self._quiet = trio.Event()
             await self._quiet.wait()
 
+    async def forget_uploads(self) -> None:
+        """Those that have parts must be aborted within two minutes. One whose id was never heard
+        of has none, and stays."""
+        for _ in range(120):
+            if not any(upload.parts for upload in self.uploads.values()):
+                break
+            await trio.sleep(1.0)
+        for upload_id, upload in list(self.uploads.items()):
+            if self.share and not upload.parts:
+                del self.uploads[upload_id]
+
     async def _send(self, operation: str, key: str, call: Callable[[], Awaitable[T]]) -> T:
         if self._rng.random() >= self.share:
             return await call()

@@ -52,6 +52,12 @@ async def test_the_same_bytes_with_other_attributes_are_not_ours(changed: str) -
     assert await find_ours(store, "k", 0, HEADERS, [integrity.md5(b"")]) is None
 
 
+async def test_what_lost_others_metadata_is_not_what_was_to_be_written() -> None:
+    """A version published early, before it was known what the object carried."""
+    store = await stored(DATA, encode(ATTRIBUTES))
+    assert await find_ours(store, "k", len(DATA), HEADERS, [MD5]) is None
+
+
 async def test_the_same_bytes_without_our_attributes_are_not_ours() -> None:
     store = await stored(DATA, {"colour": "red"})
     assert await find_ours(store, "k", len(DATA), HEADERS, [MD5]) is None
