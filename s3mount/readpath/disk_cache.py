@@ -22,6 +22,7 @@ from pathlib import Path
 import trio
 
 from s3mount.core.config import MIB
+from s3mount.readpath.directory_lock import lock_directory
 from s3mount.readpath.intervals import IntervalIndex
 from s3mount.readpath.remote import Identity
 
@@ -31,6 +32,8 @@ MAGIC = b"s3mount1"
 CHUNK = 128 * 1024
 # Answers that wait for the disk keep their memory; a slow disk caches less instead.
 MAX_QUEUED = 16 * MIB
+# How often it is looked whether the mount that has the directory has ended.
+LOCK_INTERVAL = 10.0
 # Left free on the disk, which the spool shares.
 DISK_RESERVE = 512 * MIB
 
@@ -61,7 +64,8 @@ class DiskCache:
     """Blocks by version on disk, the least recently used dropped first.
 
     load() never waits for writes; store() never blocks. Until run() has read the directory
-    nothing is found. Two processes may share a directory: what one removes the other misses.
+    nothing is found. Mounts of one bucket share the directory: its lock says whose it is, for only
+    one can keep the bound; the others go without until it has ended.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class DiskCache:
         self._recent: OrderedDict[DiskEntry, None] = OrderedDict()  # least recently used first
         self._jobs: deque[Callable[[], Awaitable[None]]] = deque()
         self._queued = 0  # bytes
+        self._elsewhere = False  # another process has the directory
         self._work = trio.Event()
         self._idle = trio.Event()
         self._readers = trio.CapacityLimiter(8)
@@ -127,7 +132,7 @@ class DiskCache:
 
     def store(self, identity: Identity, start: int, data: bytes) -> None:
         """Writes `data` in the background; skipped where the disk does not keep up."""
-        if self._queued + len(data) > MAX_QUEUED or not data:
+        if self._queued + len(data) > MAX_QUEUED or not data or self._elsewhere:
             self.skipped += 1
             return
         self._queued += len(data)
@@ -148,6 +153,31 @@ class DiskCache:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads the directory, then writes in the background; ends by cancellation."""
         task_status.started()
+        with contextlib.ExitStack() as held:
+            await self._take(held)
+            await self._run()
+
+    async def _take(self, held: contextlib.ExitStack) -> None:
+        while True:
+            try:
+                lock = await trio.to_thread.run_sync(lock_directory, self.directory)
+            except OSError as error:
+                _LOG.warning("no disk cache: %s", error)
+                self.limit = 0
+                return
+            if lock is not None:
+                held.callback(os.close, lock)
+                self._elsewhere = False
+                return
+            if not self._elsewhere:
+                _LOG.info("%s is in use by another mount: going on without", self.directory)
+                self._elsewhere = True
+                self._jobs.clear()
+                self._queued = 0
+                self._idle.set()
+            await trio.sleep(LOCK_INTERVAL)
+
+    async def _run(self) -> None:
         try:
             found = await trio.to_thread.run_sync(_scan, self.directory, limiter=self._writer)
         except OSError as error:
@@ -169,6 +199,8 @@ class DiskCache:
         await self._idle.wait()
 
     def _enqueue(self, job: Callable[[], Awaitable[None]]) -> None:
+        if self._elsewhere:
+            return
         self._jobs.append(job)
         if self._idle.is_set():
             self._idle = trio.Event()

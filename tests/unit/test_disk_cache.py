@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from s3mount.core.config import KIB, MIB, ReadConfig
+from s3mount.readpath import disk_cache
 from s3mount.readpath.disk_cache import DiskCache
 from s3mount.readpath.read_path import ReadPath
 from s3mount.readpath.remote import RemoteObject
@@ -157,7 +158,9 @@ async def test_nobody_else_may_read_the_cache(tmp_path: Path) -> None:
     async with running(tmp_path / "c") as cache:
         cache.store(KEY, 0, DATA[:KIB])
     assert stat.S_IMODE((tmp_path / "c").stat().st_mode) == 0o700
-    (file,) = files(tmp_path)
+    file, lock = sorted(files(tmp_path), key=lambda path: path.name == "c.lock")
+    assert lock.stat().st_size == 0
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
@@ -240,3 +243,31 @@ async def test_a_second_mount_reads_from_disk_and_damage_from_the_bucket(tmp_pat
         assert found == data
         assert store.counts()["GetObject"] == gets + 1
         assert stats["disk_damaged"] == 1
+
+
+async def test_of_two_mounts_one_has_the_cache_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_cache, "LOCK_INTERVAL", 0.01)
+    async with trio.open_nursery() as nursery:
+        async with running(tmp_path / "c") as first:
+            first.store(KEY, 0, DATA[: 300 * KIB])
+            await first.written()
+            second = DiskCache(tmp_path / "c", MIB, "n", reserve=0)
+            second.store(("queued", "before", 1), 0, b"x")
+            await nursery.start(second.run)
+            await second.written()
+            # It neither finds nor changes anything, and goes on.
+            assert await second.load(KEY, 0, 300 * KIB) is None
+            second.store(KEY, 300 * KIB, DATA[300 * KIB : 400 * KIB])
+            second.drop(KEY)
+            await second.written()
+            assert await first.load(KEY, 0, 300 * KIB) == DATA[: 300 * KIB]
+            assert len(files(tmp_path / "c")) == 1
+        with trio.fail_after(20):
+            while await second.load(KEY, 0, 300 * KIB) is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        second.store(KEY, 300 * KIB, DATA[300 * KIB : 400 * KIB])
+        await second.written()
+        assert await second.load(KEY, 300 * KIB, 400 * KIB) == DATA[300 * KIB : 400 * KIB]
+        nursery.cancel_scope.cancel()
