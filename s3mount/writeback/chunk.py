@@ -116,6 +116,7 @@ class Chunk:
             crcs.extend([0] * (last + 1 - len(crcs)))
         view = memoryview(data)
         news: list[int] = []
+        patched: dict[int, bytes] = {}  # what was in blocks overwritten in the middle
         for block in range(first, last + 1):
             base = block << _SHIFT
             low = start - base if block == first else 0
@@ -129,11 +130,13 @@ class Chunk:
             elif low > have:
                 news.append(self._fill_hole(block, low, piece))
             else:
-                news.append(self._patched_crc(block, low, high, piece))
+                old = patched[block] = self.read_block(block)
+                crc = crc32c(piece, crc32c(memoryview(old)[:low]))
+                news.append(crc32c(memoryview(old)[high:], crc) if high < len(old) else crc)
         try:
             self.write_raw(start, view)
         except OSError:
-            self._take_crcs_anew(start, view, first, news)
+            self._take_crcs_anew(start, end, first, news, patched)
             raise
         if self.unchecked:
             self.unchecked.difference_update(range(first, last + 1))
@@ -150,32 +153,34 @@ class Chunk:
         crc = crc32c(zeros, self.crcs[block] if have else 0)
         return crc32c(piece, crc)
 
-    def _patched_crc(self, block: int, low: int, high: int, piece: memoryview) -> int:
-        """The CRC of a checked block after `piece` replaces its [low, high)."""
-        old = self.read_block(block)
-        crc = crc32c(piece, crc32c(memoryview(old)[:low]))
-        return crc32c(memoryview(old)[high:], crc) if high < len(old) else crc
+    def _take_crcs_anew(
+        self, start: int, end: int, first: int, news: list[int], patched: dict[int, bytes]
+    ) -> None:
+        """After a failed write of [start, end): what of it reached the file is found by comparing.
 
-    def _take_crcs_anew(self, start: int, view: memoryview, first: int, news: list[int]) -> None:
-        """After a failed write: what of it reached the file is found by comparing.
-
-        A block that holds all of its old or all of its new bytes gets the CRC of these, so that
-        damage done by the failing disk to the rest of it is still found. One that was cut in the
-        middle is undefined, as POSIX has it, but not corrupt.
+        A block that holds all of its old or all of its new bytes gets the CRC of these. In one
+        that holds some of both the range written is undefined, as POSIX has it, but not corrupt;
+        what lies around it must be as it was. Else the failing disk did more damage than that,
+        and the block stays one that reads as damaged.
         """
         for block, new in enumerate(news, first):
             base = block << _SHIFT
-            filled = max(self.filled[block], min(BLOCK, start + len(view) - base))
+            have = self.filled[block]
+            filled = max(have, min(BLOCK, end - base))
             try:
                 found = self.read_raw(base, filled)
             except SpoolDiskError:
-                continue  # then it reads as damaged, which it is
-            if crc32c(memoryview(found)[: self.filled[block]]) == self.crcs[block]:
+                continue
+            if crc32c(memoryview(found)[:have]) == self.crcs[block]:
                 continue
             if len(found) == filled and crc32c(found) == new:
                 self.filled[block], self.crcs[block] = filled, new
                 continue
-            kept = memoryview(found)[: self.filled[block]]
+            old = patched.get(block)
+            low, high = max(start - base, 0), end - base
+            if old is not None and (found[:low] != old[:low] or found[high:have] != old[high:]):
+                continue
+            kept = memoryview(found)[:have]
             self.filled[block], self.crcs[block] = len(kept), crc32c(kept)
 
     def truncate(self, size: int) -> None:

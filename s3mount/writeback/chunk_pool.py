@@ -127,11 +127,16 @@ class ChunkPool:
 
     def prepare(self) -> None:
         """Makes empty files ahead; see PREPARED."""
-        while len(self._empty) < PREPARED:
+        while len(self._empty) + len(self._free) < PREPARED:
             chunk = self._create()
             if chunk is None:
                 return
             self._empty.append(chunk)
+
+    @property
+    def unprepared(self) -> bool:
+        """Whether `prepare` is due."""
+        return len(self._empty) + len(self._free) < PREPARED // 2
 
     def seal(self, chunk: Chunk) -> None:
         """A record is about to name this file."""
@@ -216,9 +221,13 @@ class ChunkPool:
             return chunk
         if not self._disk_has(self.chunk_size) or not self.charge(self.chunk_size):
             return None
-        fresh = self._file()
+        fresh = None
+        try:
+            fresh = self._file()
+        finally:
+            if fresh is None:
+                self.refund(self.chunk_size)
         if fresh is None:
-            self.refund(self.chunk_size)
             return None
         fresh.charged = self.chunk_size
         fresh.dense = True

@@ -222,6 +222,8 @@ class FileUpload:
             start, end = schedule.bounds(slot)
             if slot == 0 and hold_first and self._size <= end and self.upload_id is None:
                 continue  # it may still become one PUT
+            if self.file.promised_in_part(start, end):
+                continue  # until the journal has what is here now
             self._ready.discard(slot)
             if slot + 1 in self.flights or slot >= schedule.max_parts:
                 continue
@@ -394,7 +396,7 @@ class FileUpload:
     def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:
         """See PartTable.droppable; never a part that is being sent again, nor one of a file that
         is being read just now."""
-        if self.free or self.file.readers:
+        if self.free or self.file.readers or not self.file.can_drop:
             return
         if self._destination is not None and self._destination()[0] != self.key:
             return  # renamed: another file may take the name that the upload is bound to

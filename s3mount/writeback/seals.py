@@ -75,12 +75,29 @@ class Seals:
         # The records that the journal may hold, oldest first: the names in each.
         self._records: list[tuple[SpoolRecord, frozenset[str]]] = []
         self._recorded: SpoolRecord | None = None  # the one that the journal has
+        # Its `dropped` and `published` are in the committed object by now.
+        self._settled: SpoolRecord | None = None
         self.held: list[Chunk] = []  # sealed, and no part of the file any more
 
     @property
     def last(self) -> SpoolRecord | None:
         """The newest record made."""
         return self._records[-1][0] if self._records else None
+
+    @property
+    def dropped(self) -> Ranges:
+        """What the newest record has in parts of the unfinished upload only."""
+        last = self.last
+        return () if last is None or last is self._settled else last.dropped
+
+    @property
+    def amendable(self) -> bool:
+        """Whether the newest record is in the journal: else it would overwrite an amendment."""
+        return self.last is self._recorded
+
+    def committed(self) -> None:
+        """The upload that the newest record counts on is completed."""
+        self._settled = self.last
 
     def made(self, record: SpoolRecord, chunks: list[Chunk]) -> None:
         """`record` names `chunks`, and is about to be written."""
@@ -93,9 +110,9 @@ class Seals:
         `dropped`, to be written in the place of that one. None without a record, and while
         one is on its way into the journal, for that would come after this."""
         last = self.last
-        if last is None or last is not self._recorded:
+        if last is None or not self.amendable:
             return None
-        present, dirty, dropped = map(Extents, (last.present, last.dirty, last.dropped))
+        present, dirty, dropped = map(Extents, (last.present, last.dirty, self.dropped))
         for index in indexes:
             start, end = index * last.chunk_size, (index + 1) * last.chunk_size
             present.remove(start, end)
@@ -106,6 +123,7 @@ class Seals:
             present=ranges(present),
             dirty=ranges(dirty),
             dropped=ranges(dropped),
+            published=() if last is self._settled else last.published,
             chunks=tuple(chunk for chunk in last.chunks if chunk.index not in indexes),
         )
         self._records.append((record, frozenset(chunk.name for chunk in record.chunks)))
@@ -115,17 +133,17 @@ class Seals:
         """A sealed chunk left the file."""
         self.held.append(chunk)
 
-    def recorded(self, record: SpoolRecord) -> bool:
-        """Whether this gave chunks back."""
+    def recorded(self, record: SpoolRecord) -> None:
+        """What only older ones name is given back."""
         for position, (known, _) in enumerate(self._records):
             if known is record:
                 del self._records[:position]
                 self._recorded = record
                 break
         else:
-            return False
+            return
         named = frozenset[str]().union(*(names for _, names in self._records))
-        return self._give_back([chunk for chunk in self.held if chunk.name not in named])
+        self._give_back([chunk for chunk in self.held if chunk.name not in named])
 
     def forgotten(self) -> bool:
         """Whether this gave chunks back. The caller unseals those still in the file."""

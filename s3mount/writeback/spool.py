@@ -1,6 +1,7 @@
 """The spool: where the bytes that programs write wait for their upload."""
 
 import errno
+import logging
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,15 @@ import trio
 from s3mount.core.config import WritebackConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.core.part_schedule import PartSchedule
+from s3mount.writeback.chunk import SpoolDiskError
 from s3mount.writeback.chunk_pool import ChunkPool
 from s3mount.writeback.journal_records import SpoolRecord
 from s3mount.writeback.spool_restore import chunks_of, copy_into
 
 if TYPE_CHECKING:
     from s3mount.writeback.spooled_file import SpooledFile
+
+log = logging.getLogger(__name__)
 
 # Free chunk files are left to the next writer for so long before their disk space is returned.
 TRIM_DELAY = 1.0
@@ -38,6 +42,7 @@ class Spool:
         self.waiting = 0
         self._room = trio.Event()
         self._surplus = trio.Event()
+        self._short = trio.Event()
 
     def open(self, keep: Collection[str] = ()) -> None:
         """Takes the directory; raises ConfigurationError when another process has it.
@@ -150,7 +155,34 @@ class Spool:
         )
 
     async def run(self) -> None:
-        """Returns the disk space of chunk files that nobody needs; until cancelled."""
+        """Returns the disk space of chunk files that nobody needs, and with durability=journal
+        makes some ahead; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            if self.config.durability == "journal":
+                nursery.start_soon(self._keep_prepared)
+            nursery.start_soon(self._keep_trimmed)
+
+    async def _keep_prepared(self) -> None:
+        while True:
+            try:
+                await self.prepare()
+            except SpoolDiskError as error:
+                log.warning("no chunk files can be made ahead: %s", error)
+            self._short = trio.Event()
+            await self._short.wait()
+
+    async def prepare(self) -> None:
+        """Makes chunk files ahead, so that `sync` of the next files needs no fsync of the
+        directory. Raises SpoolDiskError."""
+        self.pool.prepare()
+        await self.pool.files.settle(self.pool.files.uncertain)
+
+    def synced(self) -> None:
+        """A file's chunks were; perhaps new ones are to be made ahead."""
+        if self.pool.unprepared:
+            self._short.set()
+
+    async def _keep_trimmed(self) -> None:
         while True:
             await self._surplus.wait()
             await trio.sleep(TRIM_DELAY)

@@ -261,8 +261,8 @@ class SpooledFile:
         """The journal has this record of `seal` (or of on_amended) in the place of all earlier
         ones, and nothing brings these back: committed, where a killed process is all that counts,
         synced where a power cut does too. What only they named is given back."""
-        if self._chunks.seals.recorded(record):
-            self.spool.wake()
+        self._chunks.seals.recorded(record)
+        self.spool.wake()  # also those that wait to `drop` something
 
     def forgotten(self) -> None:
         """The journal names nothing of this file any more, as `recorded` has it."""
@@ -274,12 +274,25 @@ class SpooledFile:
         """Whether the journal may name anything of this file."""
         return self._chunks.seals.last is not None
 
+    @property
+    def can_drop(self) -> bool:
+        """Whether `drop` frees room: not while a record of what would be dropped cannot be
+        amended."""
+        seals = self._chunks.seals
+        return seals.last is None or (self.on_amended is not None and seals.amendable)
+
+    def promised_in_part(self, start: int, end: int) -> bool:
+        """Whether the part of [start, end) on the server is all that is left of bytes that the
+        journal's record has: it must not be sent again before the next record."""
+        return any(a < end and start < b for a, b in self._chunks.seals.dropped)
+
     async def sync(self) -> None:
         """All that was written or sealed before the call is on the disk.
 
         Raises SpoolDiskError; then it is not known what is, and the next call writes it again.
         """
         await self._chunks.sync()
+        self.spool.synced()
 
     # -- giving up bytes
 
@@ -369,6 +382,7 @@ class SpooledFile:
             for start, end in self.dirty.within(size, self.dirty.end):
                 self._rewritten.add(start, end)
         self.dirty, self._rewritten = self._rewritten, None
+        self._chunks.seals.committed()
         self.dropped.clear()
         self.published.clear()
 

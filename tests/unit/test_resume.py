@@ -427,3 +427,48 @@ async def test_a_part_damaged_in_memory_between_its_check_and_its_checksum_is_se
         await writer.commit()
         assert damage == []
         assert writer.stored == bytes(writer.expected)
+
+
+# -- parts that acknowledged bytes are left in
+
+
+async def test_a_part_that_holds_acknowledged_bytes_is_not_sent_over_before_the_next_record(
+    tmp_path: Path,
+) -> None:
+    killed = Killed(tmp_path)
+    async with rig(tmp_path, killed.store, journal=killed.journal) as here:
+        writer = here.writer()
+        for offset in range(0, 12 * PART, MINIMUM):
+            await writer.write(offset, pattern(offset, MINIMUM))
+            await trio.testing.wait_all_tasks_blocked()
+        start, end = next(iter(writer.file.dropped))
+        writer.file.on_amended = writer.file.recorded
+        writer.file.recorded(writer.file.seal())
+        sent = killed.store.counts()["UploadPart"]
+        await writer.write(start, b"n" * (end - start))
+        writer.upload.press()
+        await trio.testing.wait_all_tasks_blocked()
+        assert killed.store.counts()["UploadPart"] == sent, "else a crash now would lose them"
+        writer.file.recorded(writer.file.seal())
+        writer.upload.press()
+        await trio.testing.wait_all_tasks_blocked()
+        assert killed.store.counts()["UploadPart"] == sent + (end - start) // PART
+        await writer.commit()
+        assert writer.stored == bytes(writer.expected)
+
+
+async def test_after_its_commit_an_amended_record_does_not_count_on_the_old_upload(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as here:
+        writer = here.writer()
+        for offset in range(0, 12 * PART, MINIMUM):
+            await writer.write(offset, pattern(offset, MINIMUM))
+            await trio.testing.wait_all_tasks_blocked()
+        writer.file.recorded(writer.file.seal())
+        assert writer.file.dropped
+        await writer.commit()
+        amended: list[SpoolRecord] = []
+        writer.file.on_amended = amended.append
+        writer.file.drop(11 * PART, 12 * PART)
+        assert [record.dropped for record in amended] == [((11 * PART, 12 * PART),)]
