@@ -57,8 +57,14 @@ class Drop(Exception):
     """Raised by a fault: the connection is reset without an answer."""
 
 
-# `before` sees the request and may answer in place of the service; `after` sees the answer.
+class Silence(Drop):
+    """Raised by a fault: no answer ever comes, the connection stays open."""
+
+
+# `before` sees the request and may answer in place of the service; `body` changes the bytes of
+# the request on their way, not their number; `after` sees the answer.
 Before = Callable[[Seen], Reply | None]
+Body = Callable[[bytes], bytes]
 After = Callable[[Seen, Reply], Reply]
 
 
@@ -66,6 +72,7 @@ After = Callable[[Seen, Reply], Reply]
 class Fault:
     before: Before | None = None
     after: After | None = None
+    body: Body | None = None
 
 
 def error_reply(status: int, code: str, headers: dict[str, str] | None = None) -> Reply:
@@ -133,7 +140,8 @@ def hang(seconds: float) -> Fault:
 class CountingProxy:
     """A context manager. `counts`, `requests` (all since `reset`), `bytes_in` (from the service)
     and `bytes_out`. `latency`: seconds before each request is passed on. `down`: connections are
-    refused or reset."""
+    refused or reset. `weather` is asked for the fault of each request for which none was injected.
+    """
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream)
@@ -144,6 +152,7 @@ class CountingProxy:
         self._sockets: set[socket.socket] = set()
         self.latency = 0.0
         self.down = False
+        self.weather: Callable[[Seen], Fault | None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -212,6 +221,9 @@ class CountingProxy:
             client_file, upstream_file = client.makefile("rb"), upstream.makefile("rb")
             while self._exchange(client, client_file, upstream, upstream_file):
                 pass
+        except Silence:
+            with contextlib.suppress(OSError):
+                client.recv(1)  # until the client has lost its patience
         except (OSError, Drop, ValueError):
             pass  # either side went away, or a fault wanted it so
         finally:
@@ -240,11 +252,13 @@ class CountingProxy:
             time.sleep(self.latency)
         if self.down:
             raise Drop
-        if fault.before is not None:
+        if fault.before is not None or fault.body is not None:
             body = client_file.read(size)
-            early = fault.before(seen)
+            early = None if fault.before is None else fault.before(seen)
             if early is not None:
                 return self._send(client, seen, early)
+            if fault.body is not None:
+                body = fault.body(body)
             upstream.sendall(_head_bytes(head, headers) + body)
         else:
             upstream.sendall(_head_bytes(head, headers))
@@ -262,7 +276,7 @@ class CountingProxy:
             for name in (seen.operation, "*"):
                 if self._faults.get(name):
                     return self._faults[name].pop(0)
-        return Fault()
+        return (self.weather and self.weather(seen)) or Fault()
 
     def _send(self, client: socket.socket, seen: Seen, reply: Reply) -> bool:
         lines = [f"HTTP/1.1 {reply.status}"]

@@ -192,12 +192,12 @@ class OpenFile:
             raise FilesystemError(errno.EIO, "no spool")
         if not self.spooled.try_write(offset, data):
             # Reserved before the wait, so that another O_APPEND write comes after this one.
-            before = self.size
+            before, sent = self.size, self.sent
             self.size = max(self.size, end)
             try:
                 await self.spooled.write(offset, data)
             except BaseException:
-                self._unreserve(before, offset, end)
+                self._unreserve(before, offset, end, sent)
                 raise
         self.size = max(self.size, end)
         self.changed()
@@ -206,12 +206,15 @@ class OpenFile:
             self.upload.wrote(self.size, self._destination)
         return len(data)
 
-    def _unreserve(self, before: int, offset: int, end: int) -> None:
+    def _unreserve(self, before: int, offset: int, end: int, sent: int) -> None:
         """A write of [offset, end) failed: the file ends where it ended, or its last bytes do."""
         stored = [] if self.spooled is None else self.spooled.present.within(offset, end)
         if self.size == end:
             self.size = max(before, stored[-1][1] if stored else 0)
-        if stored or self.size != before:
+        self.visible = min(self.visible, self.size)
+        # A commit meanwhile took the reserved end for the file's own.
+        committed = self.sent != sent or self.snapshot is not None
+        if stored or committed or self.size != before:
             self.changed()
             self.touch()
 

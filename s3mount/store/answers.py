@@ -79,6 +79,12 @@ _BY_STATUS: Mapping[int, type[StoreError]] = {
     503: base.SlowDown,
     507: base.QuotaExceeded,
 }
+_UPLOAD_OPERATIONS = {
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "ListParts",  # Ceph answers NoSuchKey
+    "UploadPart",
+}
 _BUCKET_OPERATIONS = {"ListObjectsV2", "DeleteObjects", "ListMultipartUploads"}
 
 
@@ -96,6 +102,8 @@ def error_for(
             kind = base.ServerError if status >= 500 else base.InvalidRequest
         if kind is base.NotFound and operation in _BUCKET_OPERATIONS:
             kind = base.NoSuchBucket
+    if kind is base.NotFound and operation in _UPLOAD_OPERATIONS:
+        kind = base.NoSuchUpload
     if kind is None:
         kind = base.ServerError
     ambiguous = kind in {base.ServerError, base.ConnectionLost}

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
-from s3mount.store import base, integrity
+from s3mount.store import base
 from s3mount.store.base import ALWAYS, Body, Capabilities, Condition, WriteHeaders
 from s3mount.store.checks import check_key, check_metadata, check_put_size
 from s3mount.store.memory_bucket import MemoryBucket, StoredObject, StoredUpload
@@ -240,8 +240,7 @@ class MemoryStore(MemoryBucket):
         check_key(operation, key)
         check_metadata(operation, key, headers.metadata)
         await self._begin(operation, key)
-        upload_id = self._next_id("upload")
-        self.uploads[upload_id] = StoredUpload(key, upload_id, headers, self._now())
+        upload_id = self.begin_upload(key, headers)
         await self._end(operation, key)
         return upload_id
 
@@ -292,11 +291,7 @@ class MemoryStore(MemoryBucket):
         self._check_condition(
             operation, key, condition, absent=can.complete_if_absent, match=can.complete_if_match
         )
-        self._check_parts(upload, parts)
-        data = b"".join(upload.parts[part.number][1] for part in parts)
-        etag = integrity.multipart_etag([part.etag for part in parts])
-        stored = self._store(key, data, upload.headers, etag)
-        del self.uploads[upload_id]
+        stored = self._finish_upload(upload, parts)
         await self._end(operation, key)
         return self._put_result(stored)
 

@@ -240,6 +240,21 @@ class MemoryBucket:
             return None
         return integrity.crc32c(data)
 
+    def begin_upload(self, key: str, headers: WriteHeaders) -> str:
+        """Also from the side: another host begins one. Returns its id."""
+        upload_id = self._next_id("upload")
+        self.uploads[upload_id] = StoredUpload(key, upload_id, headers, self._now())
+        return upload_id
+
+    def _finish_upload(self, upload: StoredUpload, parts: Sequence[base.Part]) -> StoredObject:
+        """What Complete makes of these parts; raises as _check_parts."""
+        self._check_parts(upload, parts)
+        data = b"".join(upload.parts[part.number][1] for part in parts)
+        etag = integrity.multipart_etag([part.etag for part in parts])
+        stored = self._store(upload.key, data, upload.headers, etag)
+        del self.uploads[upload.upload_id]
+        return stored
+
     def _check_parts(self, upload: StoredUpload, parts: Sequence[base.Part]) -> None:
         """Raises InvalidPart, or InvalidRequest for a part that is too small or out of order."""
         operation, key = "CompleteMultipartUpload", upload.key

@@ -122,7 +122,10 @@ class MultipartUploads:
             functools.partial(results.completed, key, parts),
             patience=SERVER_SIDE_PATIENCE,
         )
-        if proved or (result.etag and result.etag == self.etag_of(parts)):
+        expected = self.etag_of(parts)
+        if result.etag and (
+            result.etag == expected or (proved and not known.capabilities.multipart_etags)
+        ):
             return result
         return await self._looked_at(key, parts, result)
 
@@ -181,19 +184,14 @@ class MultipartUploads:
         request = abort_request(key, upload_id, self._headers.list())
         try:
             await self._sender.write(request.operation, key, lambda: request, lambda _: None)
-        except (base.NoSuchUpload, base.NotFound):
+        except base.NoSuchUpload:
             return
 
     async def parts(self, key: str, upload_id: str) -> Sequence[base.Part]:
         parts: list[base.Part] = []
         marker: int | None = 0
         while marker is not None:
-            try:
-                found, marker = await self._parts_page(key, upload_id, marker)
-            except base.NotFound as error:  # Ceph: NoSuchKey
-                raise base.NoSuchUpload(
-                    str(error), operation="ListParts", key=key, status=404, code=error.code
-                ) from error
+            found, marker = await self._parts_page(key, upload_id, marker)
             parts += found
         return parts
 

@@ -1,11 +1,12 @@
 """What the answers to GET, PUT, UploadPart and the copies must hold to be believed. No I/O."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 
 from s3mount.store import base, xml
 from s3mount.store.answers import error_for, http_date, object_info, version_id
-from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, wrong_checksum
+from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, is_md5, wrong_checksum
 from s3mount.store.wire import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -41,6 +42,45 @@ def get_result(key: str, start: int, length: int | None, answer: Answer) -> base
     return base.GetResult(
         object_info(key, answer.headers, answer.asked_at, total), start, answer.body
     )
+
+
+class OneVersion:
+    """The answers to one GET, retries included, that must be of the version `etag` (None: of any).
+
+    What is wrong with an answer may be damage on its way, or the service's own way: it ignores
+    If-Match, its ETags look like MD5s and are none. Asked again it tells: raises CorruptAnswer,
+    and takes the same answer for what is stored.
+    """
+
+    def __init__(self, etag: str | None) -> None:
+        self._etag = etag
+        self._other: str | None = None
+        self._unmatched: str | None = None
+
+    def checked(self, result: base.GetResult) -> base.GetResult:
+        """Raises PreconditionFailed for another version."""
+        found = result.info.etag
+        if self._etag not in {None, found}:
+            text = f"its ETag is {found}, not {self._etag}"
+            if found != self._other:
+                self._other = found
+                raise _corrupt("GetObject", result.info.key, text)
+            raise base.PreconditionFailed(text, operation="GetObject", key=result.info.key)
+        self._compare(result)
+        return result
+
+    def _compare(self, result: base.GetResult) -> None:
+        """The bytes of a whole object with its MD5, if that is one."""
+        info = result.info
+        encryption = info.headers.get("x-amz-server-side-encryption", "")
+        if len(result.data) != info.size or not is_md5(info.etag):
+            return
+        if encryption not in {"", "AES256"}:
+            return
+        md5 = hashlib.md5(result.data, usedforsecurity=False).hexdigest()
+        if md5 not in {info.etag, self._unmatched}:
+            self._unmatched = md5
+            raise _corrupt("GetObject", info.key, f"its bytes have MD5 {md5}, not {info.etag}")
 
 
 def _check_length(key: str, answer: Answer) -> None:

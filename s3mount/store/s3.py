@@ -86,18 +86,6 @@ class S3Store:
         version_id: str | None = None,
     ) -> base.GetResult:
         check_key("GetObject", key)
-        return await self._get(key, start, length, if_match, if_none_match, version_id)
-
-    async def _get(
-        self,
-        key: str,
-        start: int,
-        length: int | None,
-        if_match: str | None,
-        if_none_match: str | None,
-        version_id: str | None,
-        again: bool = False,
-    ) -> base.GetResult:
         if length == 0:
             return await self._get_nothing(key, start, if_match, version_id)
         headers = self._headers.read() | results.range_header(start, length)
@@ -108,10 +96,11 @@ class S3Store:
         if if_none_match is not None:
             headers["if-none-match"] = f'"{if_none_match}"'
         request = Request("GetObject", "GET", key, _version(version_id), headers)
+        version = results.OneVersion(if_match)
         try:
             result = await self._sender.read(
                 request,
-                functools.partial(results.get_result, key, start, length),
+                lambda answer: version.checked(results.get_result(key, start, length, answer)),
                 lane=Lane.READ,
                 size=length or 0,
             )
@@ -119,10 +108,6 @@ class S3Store:
             if start:
                 raise
             return await self._get_nothing(key, start, if_match, version_id)
-        if if_match not in {None, result.info.etag} and not again:
-            # Answered in spite of If-Match: the service ignores it, or a header was damaged.
-            return await self._get(key, start, length, if_match, if_none_match, version_id, True)
-        _check_match("GetObject", result.info, if_match)
         if if_none_match is not None and result.info.etag == if_none_match:
             raise base.NotModified("", operation="GetObject", key=key, status=200)
         return result

@@ -58,6 +58,8 @@ _REFRESHABLE = frozenset(
     }
 )
 _SKEWED = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+# Answers that are acted upon: what is gone is forgotten, what has changed is a conflict.
+_MEANT = frozenset({404, 412})
 # Less is the latency of an answer; services allow 15 minutes.
 _LEAST_SKEW = 60.0
 _REGION_IN_TEXT = re.compile(r"expecting '([a-z0-9-]+)'")
@@ -189,9 +191,18 @@ class Wire:
                 or self._set_clock(route[1], answer, fields)
             ):
                 break
+        key = request.about if request.key is None else request.key
+        if answer.status in _MEANT and answer.body and not fields:
+            # Cut, or a proxy's page: a file is not gone because somebody else says 404.
+            raise base.CorruptAnswer(
+                f"{answer.status} without an error of S3 in it",
+                operation=request.operation,
+                key=key,
+                ambiguous=True,
+            )
         raise error_for(
             request.operation,
-            request.about if request.key is None else request.key,
+            key,
             answer.status,
             fields.get("Code", ""),
             fields.get("Message", ""),

@@ -9,6 +9,7 @@ from typing import Any
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
+from s3mount.store.base import ObjectStore
 from s3mount.store.memory import MemoryStore
 from tests.model.mounted import TTL, Client
 from tests.model.reference import Handle, Node, Refused, Tree
@@ -46,9 +47,16 @@ class NothingToDo(Exception):
 
 class Actor:
     def __init__(
-        self, store: MemoryStore, config: MountConfig, shuffle: random.Random | None
+        self,
+        store: MemoryStore,
+        config: MountConfig,
+        shuffle: random.Random | None,
+        served: ObjectStore | None = None,
     ) -> None:
+        """`served`: the way by which the file system reaches what is in `store`."""
         self.store = store
+        self.served = served
+        self.unknown_uploads = 0  # begun by a request whose answer was lost
         self.config = config
         self.shuffle = shuffle
         self.tree = Tree()

@@ -29,12 +29,12 @@ class Driver(FileOperations, NameOperations, HostOperations):
         left = iter(operations)
         while await self._one_mount(left):
             pass
-        async with mounted(self.store, self.config) as self.client:
+        async with mounted(self.store, self.config, served=self.served) as self.client:
             await self._compare_all()
 
     async def _one_mount(self, left: Iterator[Operation]) -> bool:
         """Until a remount; False: the operations are at their end."""
-        async with mounted(self.store, self.config, self.shuffle) as self.client:
+        async with mounted(self.store, self.config, self.shuffle, self.served) as self.client:
             await self._compare_all()
             for name, *numbers in left:
                 if name == "remount":
@@ -59,9 +59,18 @@ class Driver(FileOperations, NameOperations, HostOperations):
         for path, node in self.tree.walk():
             await self._compare_stat(path, node)  # what is shown now must be what was stored
         await self._drain()
-        await trio.sleep(1.0)
+        await trio.sleep(1.0 if self.served is None else 100.0)  # aborts of uploads end
         if isinstance(self.store, UnreliableStore):
             await self.store.forget_uploads()
         self._check_bucket()
+        if self.served is not None:
+            self._drop_unknown_uploads()
         left = leftovers(self.client.fs, self.store)
         assert not left, f"left over: {left}"
+
+    def _drop_unknown_uploads(self) -> None:
+        """Nothing can be known of an upload whose creation was not answered."""
+        for upload_id, upload in list(self.store.uploads.items()):
+            if not upload.parts:
+                del self.store.uploads[upload_id]
+                self.unknown_uploads += 1

@@ -31,6 +31,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.build import open_filesystem
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.stat import DirEntry, Stat
+from s3mount.store.base import ObjectStore
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.journal import MemoryJournal
 
@@ -279,12 +280,18 @@ class KeptJournal(MemoryJournal):
 
 @contextlib.asynccontextmanager
 async def mounted(
-    store: MemoryStore, config: MountConfig, shuffle: random.Random | None = None
+    store: MemoryStore,
+    config: MountConfig,
+    shuffle: random.Random | None = None,
+    served: ObjectStore | None = None,
 ) -> AsyncIterator[Client]:
-    """A running file system; at the end what is pending is sent, and nothing may be left over."""
+    """A running file system; at the end what is pending is sent, and nothing may be left over.
+
+    `served`: another way to what is in `store`.
+    """
     journal = KeptJournal()
     fs = await open_filesystem(
-        config, store, clock=store.monotonic, shuffle=shuffle, journal=journal
+        config, served or store, clock=store.monotonic, shuffle=shuffle, journal=journal
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(fs.run)
