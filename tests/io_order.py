@@ -1,0 +1,74 @@
+"""Records in which order files are written and synced, and what else is said to happen."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class IoOrder:
+    """`events`: ('write' | 'sync', name of the file) from any thread, and those of `note`."""
+
+    events: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, what: str, name: str = "") -> None:
+        self.events.append((what, name))
+
+    def index(self, what: str, name: str = "", *, after: int = -1) -> int:
+        """Where the first such event after event `after` is; `name`: how the file's begins."""
+        for number in range(after + 1, len(self.events)):
+            happened, to = self.events[number]
+            if happened == what and to.startswith(name):
+                return number
+        raise AssertionError(f"no {what} {name} after {after}: {self.events}")
+
+    def last(self, what: str, name: str = "", *, before: int) -> int:
+        for number in range(before - 1, -1, -1):
+            happened, to = self.events[number]
+            if happened == what and to.startswith(name):
+                return number
+        raise AssertionError(f"no {what} {name} before {before}: {self.events}")
+
+    def unsynced(self, before: int, name: str = "") -> set[str]:
+        """Files that were written before that event and not synced between the two."""
+        dirty: set[str] = set()
+        for happened, to in self.events[:before]:
+            if happened == "write" and to.startswith(name):
+                dirty.add(to)
+            elif happened == "sync":
+                dirty.discard(to)
+        return dirty
+
+
+@contextmanager
+def recorded(below: Path, patch: pytest.MonkeyPatch) -> Iterator[IoOrder]:
+    """What happens to files below a directory, noted when it is done (syncs) or begins."""
+    order = IoOrder()
+
+    def name_of(fd: int) -> str | None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        return path.name if path.is_relative_to(below) else None
+
+    def wrapped(what: str, real: Callable[..., Any], *, when_done: bool) -> Callable[..., Any]:
+        def call(fd: int, *rest: Any) -> Any:
+            name = name_of(fd)
+            if name is not None and not when_done:
+                order.note(what, name)
+            result = real(fd, *rest)
+            if name is not None and when_done:
+                order.note(what, name)
+            return result
+
+        return call
+
+    with patch.context() as patched:
+        for name in ("pwrite", "pwritev", "ftruncate"):
+            patched.setattr(os, name, wrapped("write", getattr(os, name), when_done=False))
+        for name in ("fsync", "fdatasync"):
+            patched.setattr(os, name, wrapped("sync", getattr(os, name), when_done=True))
+        yield order

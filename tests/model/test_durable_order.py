@@ -1,0 +1,174 @@
+"""The order of writes and fsyncs that sqlite_journal.py promises, seen from close(2) and fsync."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from s3mount.core.config import MountConfig
+from s3mount.core.errors import FilesystemError
+from s3mount.filesystem.build import open_filesystem
+from s3mount.store.base import PutResult
+from s3mount.store.memory import MemoryStore
+from s3mount.writeback import sqlite_journal
+from s3mount.writeback.sqlite_journal import SqliteJournal
+from tests.io_order import IoOrder, recorded
+from tests.model.bucket import contents
+from tests.model.mounted import KIB, Client, tiny_config, with_writeback
+
+LOG = "journal.log-"
+LARGE = bytes(range(256)) * 80  # five parts
+
+
+class NotingStore(MemoryStore):
+    """Notes when a request that changes the bucket is sent."""
+
+    order: IoOrder
+
+    async def put(self, key: str, *rest: Any, **options: Any) -> PutResult:
+        self.order.note("request", key)
+        return await super().put(key, *rest, **options)
+
+    async def create_upload(self, key: str, *rest: Any, **options: Any) -> str:
+        self.order.note("request", key)
+        return await super().create_upload(key, *rest, **options)
+
+    async def delete(self, key: str, *rest: Any, **options: Any) -> Any:
+        self.order.note("request", key)
+        return await super().delete(key, *rest, **options)
+
+
+@contextlib.asynccontextmanager
+async def durable(
+    directory: Path, config: MountConfig, store: MemoryStore
+) -> AsyncIterator[Client]:
+    journal = SqliteJournal(directory, "mount")
+    fs = await open_filesystem(config, store, journal=journal)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(fs.run)
+        await fs.recover()
+        client = Client(fs)
+        yield client
+        for handle in list(client.handles):
+            await client.release(handle)
+        assert not await fs.drain(60.0)
+        await fs.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def store() -> NotingStore:
+    return NotingStore(minimum_part_size=4 * KIB)
+
+
+@pytest.fixture
+def slow_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those who wait for a sync get one."""
+    monkeypatch.setattr(sqlite_journal, "GROUP_DELAY", 60.0)
+
+
+@pytest.mark.usefixtures("slow_group")
+@pytest.mark.parametrize("data", [b"tiny", LARGE], ids=["tiny", "large"])
+async def test_bytes_are_synced_before_their_record_is_committed_and_that_before_close_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore, data: bytes
+) -> None:
+    config = with_writeback(tiny_config(tmp_path), durability="journal")
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        async with durable(tmp_path, config, store) as client:
+            handle = await client.create("f")
+            for at in range(0, len(data), 3000):
+                await client.fs.write(handle, at, data[at : at + 3000])
+            order.note("close")
+            await client.fs.flush(handle)
+            order.note("closed")
+            began, returned = order.index("close"), order.index("closed")
+            commit = order.last("write", LOG, before=returned)
+            assert began < commit
+            assert order.unsynced(commit, "chunk-") == set()
+            assert order.unsynced(returned) == set()
+            if data is LARGE:
+                order.last("write", "chunk-", before=began)
+            else:
+                syncs = [event for event in order.events[began:returned] if event[0] == "sync"]
+                assert len(syncs) == 1
+                assert set(contents(store)) == set()
+            await client.release(handle)
+        # Before any part goes up the journal knows of the upload.
+        assert order.index("request", "f") > order.index("write", LOG)
+    assert contents(store) == {"f": data}
+
+
+@pytest.mark.parametrize("durability", ["close", "journal"])
+async def test_an_intent_is_committed_before_it_is_acknowledged_and_before_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore, durability: str
+) -> None:
+    config = with_writeback(tiny_config(tmp_path), durability=durability)
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        async with durable(tmp_path, config, store) as client:
+            for name, change in (("d", client.mkdir("d")), ("g", client.mknod("g", 0o10644))):
+                order.note("begin", name)
+                await change
+                order.note("acknowledged", name)
+        for name, key in (("d", "d/"), ("g", "g")):
+            began, told = order.index("begin", name), order.index("acknowledged", name)
+            commit = order.index("write", LOG, after=began)
+            assert began < commit < told
+            assert order.index("request", key) > commit
+
+
+@pytest.mark.parametrize("durability", ["close", "journal"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_what_cannot_be_recorded_is_not_acknowledged(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: NotingStore,
+    number: int,
+    durability: str,
+) -> None:
+    """Its outcome is open: it may be carried out, as after a lost answer of an NFS server."""
+
+    def failing(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    store.order = IoOrder()
+    directory = tmp_path / "cache"
+    directory.mkdir()
+    config = with_writeback(tiny_config(directory), durability=durability)
+    async with durable(directory, config, store) as client:
+        await client.mkdir("d")
+        for name in "fgh":
+            await client.write(name, b"old")
+        assert not await client.fs.drain(60.0)
+        changes: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.mkdir("e"),
+            lambda: client.unlink("f"),
+            lambda: client.rename("g", "i"),
+            lambda: client.rename("d", "c"),
+            lambda: client.write("h", b"new"),
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", failing)
+            for change in changes:
+                with pytest.raises(FilesystemError) as caught:
+                    await change()
+                assert caught.value.errno == number
+        for handle in list(client.handles):
+            await client.release(handle)
+        # The disk is well again: the next change is recorded, and the others with it.
+        await client.mkdir("next")
+        shutil.copytree(directory, tmp_path / "copy")
+        copy = SqliteJournal(tmp_path / "copy", "mount")
+        copy.abandon()
+        assert "next/" in {record.key for record in copy.load().intents}
+        assert not await client.fs.drain(60.0)
+        names = sorted(await client.ls())
+    assert {key.rstrip("/") for key in contents(store)} == set(names)
+    assert contents(store)["h"] in (b"old", b"new")
