@@ -35,7 +35,7 @@ def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
         recovering = siege.reached and chance.random() < IN_RECOVERY and done < kills
         order = choose_point(siege.reached, siege.died_at, chance) if recovering else ""
         try:
-            siege.start(order)
+            siege.start(order, an_hour_later=done >= kills)
         except Dead:
             siege.count_death()
             siege.report.count("kills in recovery")
@@ -59,9 +59,8 @@ def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
 def check_leftovers(siege: Siege) -> None:
     """After the last, orderly end: nothing is left on this machine."""
     assert siege.cache is not None
-    rows = journal_rows(siege.cache)
-    if rows:
-        siege.lost(f"rows are left in the journal: {rows}")
+    for row in journal_rows(siege.cache, siege.directory):
+        siege.lost(f"left in the journal: {row}")
     if spool_bytes(siege.cache):
         siege.lost(f"{spool_bytes(siege.cache)} bytes are left in the spool")
     for name in set_aside(siege.cache):

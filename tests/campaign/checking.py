@@ -1,10 +1,14 @@
 """The look from outside: what is in the bucket, and what a mount left on this machine."""
 
+import json
+import shutil
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from s3mount.writeback.sqlite_journal import SqliteJournal
 
 from tests.campaign.ledger import Entry, Tree, file_entry
 from tests.servers import Bucket
@@ -44,26 +48,40 @@ def contents_in(tree: Tree) -> set[str]:
     return {entry.digest for entry in tree.values() if entry.kind == "file"}
 
 
-def uploads_in(bucket: Bucket) -> list[str]:
-    """Multipart uploads that somebody would have to pay for."""
-    answer = bucket.client.list_multipart_uploads(Bucket=bucket.name)
-    return [f"{each['Key']} {each['UploadId']}" for each in answer.get("Uploads", ())]
+@dataclass(frozen=True)
+class LeftUpload:
+    """A multipart upload that somebody has to pay for, once it has parts."""
+
+    key: str
+    upload_id: str
+    parts: int
 
 
-def journal_rows(cache: Path) -> dict[str, int]:
-    """Rows that are left in the journals below a cache directory, by table."""
-    rows: dict[str, int] = {}
+def uploads_in(bucket: Bucket) -> list[LeftUpload]:
+    client = bucket.client
+    found = []
+    for each in client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", ()):
+        key, upload_id = each["Key"], each["UploadId"]
+        answer = client.list_parts(Bucket=bucket.name, Key=key, UploadId=upload_id)
+        found.append(LeftUpload(key, upload_id, len(answer.get("Parts", ()))))
+    return found
+
+
+def journal_rows(cache: Path, scratch: Path) -> list[str]:
+    """What is left in the journals below a cache directory; the mount has ended."""
+    left = []
     for path in cache.rglob("journal.sqlite"):
-        base = sqlite3.connect(path)
-        try:
-            names = base.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            for (name,) in names:
-                ((count,),) = base.execute(f'SELECT count(*) FROM "{name}"').fetchall()
-                if count and name not in ("meta", "identity", "sqlite_sequence"):
-                    rows[name] = count
-        finally:
-            base.close()
-    return rows
+        copy = scratch / "journal"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(path.parent, copy, ignore=shutil.ignore_patterns("chunk-*"))
+        base = sqlite3.connect(copy / "journal.sqlite")
+        ((meta,),) = base.execute("SELECT data FROM meta").fetchall()
+        base.close()
+        contents = SqliteJournal(copy, json.loads(meta)["identity"]).load()
+        left += [f"{intent.kind.value} {intent.key!r}" for intent in contents.intents]
+        left += [f"file {file.key!r}" for file in contents.files.values()]
+        left += [f"upload of {upload.key!r}" for upload in contents.uploads.values()]
+    return left
 
 
 def set_aside(cache: Path) -> list[str]:

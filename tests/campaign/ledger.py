@@ -47,7 +47,11 @@ def file_entry(data: bytes | bytearray, mode: int | None = None) -> Entry:
 def read_tree(root: Path) -> Tree:
     """What is below `root`, read through the file system."""
     tree: Tree = {}
-    for directory, names, files in os.walk(root):
+
+    def refuse(error: OSError) -> None:
+        raise error  # os.walk itself would show a directory that cannot be read as empty
+
+    for directory, names, files in os.walk(root, onerror=refuse):
         for name in names + files:
             path = Path(directory, name)
             tree[str(path.relative_to(root))] = read_entry(path)

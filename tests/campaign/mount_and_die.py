@@ -2,7 +2,8 @@
 
 S3MOUNT_ARM names a file. While it holds 'POINT N' the process dies by SIGKILL when it comes to
 POINT for the N-th time since the file said so; 'POINT 0' or no file: never. S3MOUNT_HITS names a
-file to which each point reached is appended, a line each, and 'died at POINT'.
+file to which each point reached is appended, a line each, and 'died at POINT'. With
+S3MOUNT_AN_HOUR_LATER uploads whose id was never learnt are old enough to be aborted.
 """
 
 import os
@@ -43,3 +44,7 @@ class Executioner:
 def prepare() -> None:
     executioner = Executioner(Path(os.environ["S3MOUNT_ARM"]), Path(os.environ["S3MOUNT_HITS"]))
     wrap_all(executioner.reached)
+    if os.environ.get("S3MOUNT_AN_HOUR_LATER"):
+        from s3mount.writeback import recovery
+
+        recovery.ABORT_AFTER = 0.0

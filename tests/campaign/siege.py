@@ -26,6 +26,7 @@ START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
 DRAIN_SECONDS = 120.0
 DEATH_SECONDS = 5.0  # from a program's error to the end of the process
 JOIN_SECONDS = 60.0
+TIDY_SECONDS = 10.0  # orphaned uploads are aborted behind everything else
 PROGRAM = """
 from tests.campaign.mount_and_die import prepare
 prepare()
@@ -104,12 +105,18 @@ class Siege:
         self.died_at: Counter[str] = Counter()
         self.prepared = False
         self.leaving = False
+        self.an_hour_later = False
 
     # -- the mount's life
 
-    def start(self, order: str = "") -> None:
-        """Raises Dead if it died, as `order` told it to, before it answered."""
+    def start(self, order: str = "", *, an_hour_later: bool = False) -> None:
+        """Raises Dead if it died, as `order` told it to, before it answered.
+
+        `an_hour_later`: uploads whose id was never learnt are old enough to be aborted.
+        """
         self._order(order)
+        self.an_hour_later = an_hour_later
+        self.mount.environment["S3MOUNT_AN_HOUR_LATER"] = "1" if an_hour_later else ""
         self.mount.start_again()
 
     def _order(self, order: str) -> None:
@@ -246,6 +253,10 @@ class Siege:
             self.lost(f"chunks of nobody in the spool: {status['spool']}")
 
     def _check(self, workload: Workload) -> None:
+        if not workload.root.is_dir():
+            stored = bucket_tree(self.bucket, f"{workload.name}/")
+            self.lost(f"{workload.name}: the directory is gone; the bucket has {sorted(stored)}")
+            workload.prepare()
         shown = read_tree(workload.root)
         stored = bucket_tree(self.bucket, f"{workload.name}/")
         own = workload.check_own()
@@ -285,8 +296,15 @@ class Siege:
                     self.lost(f"{workload.name}/{path}: closed, and not in the bucket: {entry}")
 
     def _check_uploads(self) -> None:
-        for upload in uploads_in(self.bucket):
-            self.lost(f"an upload is left: {upload}")
+        """None is left but those whose id was never learnt, and these for an hour only."""
+        deadline = time.monotonic() + TIDY_SECONDS
+        while left := [
+            upload for upload in uploads_in(self.bucket) if upload.parts or self.an_hour_later
+        ]:
+            if time.monotonic() > deadline:
+                self.lost(*(f"an upload is left: {upload}" for upload in left))
+                return
+            time.sleep(0.1)
 
     def lost(self, *losses: str) -> None:
         for loss in losses:
