@@ -139,9 +139,9 @@ class Mutations(FileCommits):
         if result is None:
             return
         if inode.version is None:
-            # Of a mount that died before it knew the version: the bucket is asked for all of it.
-            self.state.namespace.lost(inode)
-            return
+            # Of a mount that died before it knew the version: the executor has looked.
+            assert intent.source_etag is not None
+            inode.version = Version(intent.source_etag, intent.size, 0.0)
         source, old = intent.source or intent.key, inode.version
         if self.state.is_own(source, old.etag, old.last_modified):
             self.state.wrote(intent.key, result.etag, result.answered_at)

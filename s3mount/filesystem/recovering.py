@@ -126,7 +126,7 @@ class Recovering:
 
     def _replay(self, contents: JournalContents) -> Replay:
         """No await: either all of it is in the tree and the queue, or nothing."""
-        replay = Replay(self.state, self.mutations, contents.files)
+        replay = Replay(self.state, self.mutations, contents.files, contents.written_at)
         for record in contents.intents:
             replay.add(record)
         for intent in replay.intents:

@@ -31,13 +31,18 @@ class Replay:
     """Used once, before anything else is done to the tree. `files` are left with OpenFiles."""
 
     def __init__(
-        self, state: State, mutations: Mutations, records: Mapping[int, FileRecord]
+        self,
+        state: State,
+        mutations: Mutations,
+        records: Mapping[int, FileRecord],
+        lived_until: float = 0.0,
     ) -> None:
         self.state = state
         self.mutations = mutations
         self.files: dict[int, OpenFile] = {}  # by the id of their FileRecord
         self.intents: list[Intent] = []
         self._records = records
+        self._lived_until = lived_until
         self._kinds: dict[Kind, Callable[[Intent], None]] = {
             Kind.PUT: self._put,
             Kind.MKDIR: self._mkdir,
@@ -67,6 +72,7 @@ class Replay:
             copied_phase=record.copied_phase,
             recovered=True,
             created=record.created,
+            lived_until=self._lived_until,
             sequence=record.sequence,
         )
         try:

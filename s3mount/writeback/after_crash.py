@@ -60,9 +60,11 @@ class TreeLeft:
 
 
 def is_newer(last_modified: float, answered_at: float, intent: Intent) -> bool:
-    """Written after the intent was made, which was by this machine's clock."""
+    """Written after the mount that recorded the intent died, or at least after the intent was
+    made: by this machine's clock. While that mount lived its own earlier intents may have written
+    it; and what others wrote then, the intent would have met as well."""
     skew = answered_at - time.time() if answered_at else 0.0
-    return last_modified > intent.created + skew + CLOCK_SLACK
+    return last_modified > max(intent.created, intent.lived_until) + skew + CLOCK_SLACK
 
 
 class AfterCrash:
@@ -71,6 +73,13 @@ class AfterCrash:
     def __init__(self, store: ObjectStore, own: Own) -> None:
         self._store = store
         self._own = own
+        # Key -> ETag of what this process has put there: later intents were made for it, too.
+        self._made: dict[str, str] = {}
+
+    def note(self, intent: Intent, key: str, etag: str) -> None:
+        """A replayed intent has put this version there."""
+        if intent.recovered:
+            self._made[key] = etag
 
     async def find(self, key: str) -> ObjectInfo | None:
         try:
@@ -79,6 +88,8 @@ class AfterCrash:
             return None
 
     def _is_own(self, found: ObjectInfo | ListedObject) -> bool:
+        if self._made.get(found.key) == found.etag:
+            return True
         return self._own.is_own(found.key, found.etag, found.last_modified)
 
     def _is_meant(self, found: ObjectInfo, etag: str | None, intent: Intent) -> bool:
@@ -115,17 +126,19 @@ class AfterCrash:
         source, target = await self._find_both(intent.source, intent.key)
         meant = source is not None and self._is_meant(source, intent.source_etag, intent)
         if target is not None and intent.copied_phase:
-            return Copying(_result(target), source.etag if source is not None and meant else None)
+            return Copying(
+                _done(intent, target), source.etag if source is not None and meant else None
+            )
         if source is not None and meant and not intent.copied_phase:
             if target is not None and not self._may_replace(target, intent):
                 if not _is_copy(target, source, intent):
                     raise _theirs(intent, target)
-                return Copying(_result(target), source.etag)
+                return Copying(_done(intent, target), source.etag)
             # The target may be the copy: to make it again is as good as to find that out.
-            intent.source_etag = source.etag
+            intent.source_etag, intent.size = source.etag, source.size
             return Copying()
         if target is not None and _is_copy(target, None, intent):
-            return Copying(_result(target))
+            return Copying(_done(intent, target))
         if source is None:
             raise NotFound("is gone", operation="CopyObject", key=intent.source)
         # Either others' work, or the last copy of what others have removed at the target.
@@ -146,18 +159,21 @@ class AfterCrash:
         """The object, if it is as it is to be."""
         found = await self._store.head(intent.key)
         if self._is_meant(found, intent.source_etag, intent):
-            intent.source_etag = found.etag
+            intent.source_etag, intent.size = found.etag, found.size
             return None
         # A copy onto itself may have given it another ETag.
         if _is_copy(found, None, intent):
-            return _result(found)
+            return _done(intent, found)
         raise _theirs(intent, found)
 
     def _may_replace(self, target: ObjectInfo, intent: Intent) -> bool:
-        if intent.expects is ABSENT:
-            return self._is_own(target)
-        etag = intent.expects if isinstance(intent.expects, str) else None
-        return self._is_meant(target, etag, intent)
+        """What stands in the way: a rename replaces whatever it finds, but nothing that came
+        after the mount that was asked for it had died."""
+        return (
+            self._is_own(target)
+            or target.etag == intent.expects
+            or not is_newer(target.last_modified, target.answered_at, intent)
+        )
 
     async def deletes(
         self, intents: list[Intent]
@@ -215,7 +231,11 @@ class AfterCrash:
                     intent.describe(),
                     item.key,
                 )
-            elif target is not None and not self._is_own(target):
+            elif (
+                target is not None
+                and not self._is_own(target)
+                and is_newer(target.last_modified, 0.0, intent)
+            ):
                 left.theirs.add(item.key)
                 log.warning(
                     "%s: %r stays where it is, others have put an object at its new place",
@@ -268,6 +288,14 @@ def _is_copy(target: ObjectInfo, source: ObjectInfo | None, intent: Intent) -> b
 
 def _result(found: ObjectInfo) -> PutResult:
     return PutResult(found.etag, found.version_id, found.answered_at)
+
+
+def _done(intent: Intent, found: ObjectInfo) -> PutResult:
+    """Of a version that nobody knew yet the intent tells now what it is."""
+    intent.size = found.size
+    if intent.source_etag is None:
+        intent.source_etag = found.etag
+    return _result(found)
 
 
 def _theirs(intent: Intent, found: ObjectInfo) -> PreconditionFailed:

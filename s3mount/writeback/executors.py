@@ -72,14 +72,13 @@ class Executors:
 
     async def execute(self, intent: Intent) -> PutResult | None:
         """Any kind but DELETE."""
-        if intent.kind is Kind.PUT:
-            return await self._put(intent)
-        if intent.kind is Kind.MKDIR:
-            return await self._mkdir(intent)
         if intent.kind is Kind.RENAME_TREE:
             await self._rename_tree(intent)
             return None
-        return await self._copy(intent)
+        work = {Kind.PUT: self._put, Kind.MKDIR: self._mkdir}.get(intent.kind, self._copy)
+        result = await work(intent)
+        self._after_crash.note(intent, intent.key, result.etag)
+        return result
 
     async def _put(self, intent: Intent) -> PutResult:
         if intent.content is None:
@@ -266,6 +265,7 @@ class Executors:
                     moved_object = await self._copy_below(item, new_key)
                 if moved_object is not None:
                     copied[new_key] = moved_object
+                    self._after_crash.note(intent, new_key, moved_object.result.etag)
 
             await all_of([partial(one, item) for item in fresh], TREE_COPIES)
             moved.update({item.key: item.etag for item in fresh})

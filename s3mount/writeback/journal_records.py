@@ -138,6 +138,8 @@ class JournalContents:
     intents: list[IntentRecord] = field(default_factory=list)
     files: Mapping[int, FileRecord] = field(default_factory=dict)
     uploads: Mapping[int, UploadRecord] = field(default_factory=dict)
+    # Wall clock: the last commit of the process that wrote it.
+    written_at: float = field(default=0.0, compare=False)
 
     @property
     def last_id(self) -> int:

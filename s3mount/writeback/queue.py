@@ -329,6 +329,9 @@ class IntentQueue:
         try:
             if intent.on_start is not None:
                 intent.on_start(intent)
+                # After a crash its own outcome is recognised by what it was about to write.
+                with self._journal.aftermath():
+                    self._journal.update(intent)
             with trio.CancelScope() as intent.scope:
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:

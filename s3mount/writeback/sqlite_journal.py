@@ -30,6 +30,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ class SqliteJournal(RowRecorder):
                 rows.pop(place, None)
             else:
                 rows[place] = data
-        contents = decode_rows(rows)
+        written_at = max((path.stat().st_mtime for path in old), default=0.0)
+        contents = replace(decode_rows(rows), written_at=written_at)
         self._serial = self._synced = applied
         self._numbers = itertools.count(max(replay.numbers, default=0) + 1)
         self._segments.append(self._new_segment())
