@@ -113,7 +113,9 @@ class MemoryJournal:
         self._uploads: dict[int, UploadRecord] = {}
         self._open: list[Callable[[], Any]] | None = None  # the transaction's calls
         self._last_id = 0
+        self._written_at = 0.0
         if contents is not None:
+            self._written_at = contents.written_at
             self._intents = {record.sequence: record for record in contents.intents}
             self._files = dict(contents.files)
             self._uploads = _copied(contents.uploads)
@@ -198,7 +200,7 @@ class MemoryJournal:
 
     def load(self) -> JournalContents:
         intents = sorted(self._intents.values(), key=lambda record: record.sequence)
-        return JournalContents(intents, dict(self._files), _copied(self._uploads))
+        return JournalContents(intents, dict(self._files), _copied(self._uploads), self._written_at)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()

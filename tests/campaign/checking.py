@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s3mount.writeback.sqlite_journal import SqliteJournal
-
 from tests.campaign.ledger import Entry, Tree, file_entry
 from tests.servers import Bucket
 

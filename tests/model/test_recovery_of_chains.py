@@ -1,0 +1,130 @@
+"""Intents of a dead mount that follow others of its own, done before it died or by the replay."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+import trio
+
+from s3mount.core.config import MountConfig
+from s3mount.store.memory import MemoryStore
+from s3mount.writeback.intents import ABSENT, Kind
+from s3mount.writeback.journal import MemoryJournal
+from s3mount.writeback.journal_records import JournalContents
+from tests.model.bucket import attributes_of, contents
+from tests.model.mounted import EPOCH
+from tests.model.recovering import DIRECTORY, FILE, DeadMount, headers_of, remounted
+
+LATER = 20.0  # a queue that was long, or a service that was slow
+
+
+@pytest.fixture(autouse=True)
+def _one_clock() -> Iterator[None]:
+    """This machine's clock is the service's."""
+    with patch("time.time", lambda: EPOCH + trio.current_time()):
+        yield
+
+
+@pytest.fixture
+async def dead(config: MountConfig) -> DeadMount:
+    return DeadMount(config, created=EPOCH + trio.current_time())
+
+
+def ours(store: MemoryStore, key: str, data: bytes) -> str:
+    headers = headers_of(key, DIRECTORY if key.endswith("/") else FILE)
+    return store.put_foreign(key, data, headers.metadata, headers.headers).etag
+
+
+def died_now(dead: DeadMount) -> JournalContents:
+    return replace(dead.contents(), written_at=EPOCH + trio.current_time())
+
+
+async def failures(store: MemoryStore, config: MountConfig, left: JournalContents) -> list[str]:
+    async with remounted(store, config, MemoryJournal(left)) as client:
+        await client.fs.drain(600.0)
+        return list(client.fs.status()["failures"])
+
+
+async def test_a_directory_renamed_twice_whose_first_rename_was_done_before_the_crash(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """Its objects are younger than the second rename."""
+    dead.intent(Kind.RENAME_TREE, "c/", source="b/")
+    await trio.sleep(LATER)
+    ours(store, "b/", b"")
+    ours(store, "b/one", b"one")
+    assert await failures(store, config, died_now(dead)) == []
+    assert contents(store) == {"c/": b"", "c/one": b"one"}
+
+
+async def test_a_directory_renamed_twice_by_the_replay_and_then_removed(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    ours(store, "a/", b"")
+    dead.intent(Kind.RENAME_TREE, "b/", source="a/")
+    dead.intent(Kind.RENAME_TREE, "c/", source="b/")
+    dead.intent(Kind.DELETE, "c/")
+    left = died_now(dead)
+    await trio.sleep(LATER)
+    assert await failures(store, config, left) == []
+    assert contents(store) == {}
+
+
+async def test_a_rename_over_what_an_earlier_rename_of_ours_has_put_there_since(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    etag = ours(store, "new", b"new")
+    dead.intent(Kind.COPY, "target", source="new", source_etag=etag, size=3, expects=ABSENT)
+    await trio.sleep(LATER)
+    ours(store, "target", b"older")
+    assert await failures(store, config, died_now(dead)) == []
+    assert contents(store) == {"target": b"new"}
+
+
+async def test_what_others_put_there_after_the_crash_stays(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    etag = ours(store, "new", b"new")
+    dead.intent(Kind.COPY, "target", source="new", source_etag=etag, size=3, expects=ABSENT)
+    dead.intent(Kind.RENAME_TREE, "c/", source="b/")
+    left = died_now(dead)
+    await trio.sleep(LATER)
+    store.put_foreign("target", b"theirs", {})
+    store.put_foreign("b/theirs", b"theirs", {})
+    assert len(await failures(store, config, left)) == 2
+    assert contents(store) == {"new": b"new", "target": b"theirs", "b/theirs": b"theirs"}
+
+
+async def test_a_directory_whose_attributes_changed_twice_is_seen_all_the_time(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    ours(store, "d/", b"")
+    ours(store, "d/file", b"file")
+    for mode in (0o40700, 0o40711):
+        wanted = replace(DIRECTORY, mode=mode)
+        dead.intent(Kind.ATTRIBUTES, "d/", attributes=wanted)
+    async with remounted(store, config, MemoryJournal(died_now(dead))) as client:
+        assert await client.ls() == ["d"]
+        await client.fs.drain(600.0)
+        for _ in range(8):  # as long as what is known counts
+            assert await client.exists("d")
+            assert await client.ls("d") == ["file"]
+            assert await client.read("d/file") == b"file"
+            await trio.sleep(1.0)
+    assert attributes_of(store.objects["d/"]).mode == 0o40711
+
+
+async def test_a_file_whose_attributes_changed_is_read_whole(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """The journal of the rename does not tell its size."""
+    ours(store, "old", b"content")
+    dead.intent(Kind.COPY, "new", source="old")
+    dead.intent(Kind.ATTRIBUTES, "new", attributes=replace(FILE, mode=0o100600))
+    async with remounted(store, config, MemoryJournal(died_now(dead))) as client:
+        await client.fs.drain(600.0)
+        for _ in range(8):
+            assert await client.read("new") == b"content"
+            await trio.sleep(1.0)
+    assert contents(store) == {"new": b"content"}
