@@ -16,7 +16,7 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.writeback.base_object import BaseObject
-from s3mount.writeback.intents import Intent, Kind
+from s3mount.writeback.intents import Expected, Intent, Kind
 from s3mount.writeback.journal_records import FileRecord, SpoolRecord
 from s3mount.writeback.spooled_file import SpooledFile
 
@@ -155,19 +155,24 @@ class FileRecords:
         next one. The journal goes on naming what was closed before: after a crash that is sent."""
         if self._record is None:
             return
+        self._park_as(put, put.expects)
+
+    def _park_as(self, other: Intent, expects: Expected | None) -> None:
+        """A record like that of `other`, later in the order than all that there is by now."""
         self._unpark()
         self._parked = Intent(
-            kind=Kind.PUT,
+            kind=other.kind,
             key=self._file.key,
-            size=self._record.size,
-            file=self._record.id,
-            attributes=put.attributes,
-            headers=put.headers,
-            expects=put.expects,
-            replaces=put.replaces,
+            size=other.size,
+            file=other.file,
+            source_etag=other.source_etag,
+            attributes=other.attributes,
+            headers=other.headers,
+            expects=expects,
+            replaces=other.replaces,
             acknowledged=True,
             sequence=self._books.new_id(),
-            created=put.created,
+            created=other.created,
         )
         self._books.record(self._parked)
 
@@ -198,13 +203,8 @@ class FileRecords:
     def renamed(self) -> None:
         """The file has another key; to be called after all that its rename added to the queue."""
         self._draft_changes = 0
-        parked = self._parked
-        if parked is not None:
-            self._unpark()
-            parked.key, parked.expects = self._file.key, None
-            parked.sequence = self._books.new_id()
-            self._parked = parked
-            self._books.record(parked)
+        if self._parked is not None:
+            self._park_as(self._parked, None)
 
     # -- drafts
 

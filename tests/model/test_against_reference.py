@@ -26,7 +26,7 @@ settings_of_mount = st.fixed_dictionaries(
         "seed": st.integers(0, 1000),
         "page_size": st.sampled_from([1000, 3]),
         "delay": st.sampled_from([0.5, 0.0]),
-        "durability": st.sampled_from(["close"]),
+        "durability": st.sampled_from(["close", "journal"]),
         "spool": st.sampled_from([512 * KIB, 64 * KIB]),
     }
 )
