@@ -264,6 +264,7 @@ class FileSystem:
             if self.state.journal.durable:
                 await nursery.start(self.state.drafts.run)
             await nursery.start(self.state.queue.run)
+            nursery.start_soon(self.recovering.uploads.run)
             task_status.started()
 
     async def recover(self) -> Recovering:

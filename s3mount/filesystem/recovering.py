@@ -49,7 +49,8 @@ class Recovering:
         self._needed = {name for one in contents.files.values() for name in _chunk_names(one)}
         self._spool = spool
         self._drain: Drain | None = None
-        self._uploads = LeftUploads(state.store, state.journal, self._upload_ids)
+        self.uploads = LeftUploads(state.store, state.journal, self._upload_ids)
+        state.uploader.on_left = self.uploads.add
 
     async def recover(self, drain: Drain) -> None:
         """Sets aside what was never closed, and puts the rest into the tree and the queue, which
@@ -69,7 +70,6 @@ class Recovering:
         self._needed = needed
         self.state.spool.pool.release_kept(needed)
         self._drain = drain
-        self.state.start_soon(self._uploads.run)
 
     async def settle(self, timeout: float, tell: Callable[[str], None]) -> None:
         """Waits until what was left is sent, `timeout` seconds at most; tells what there is."""
@@ -166,7 +166,7 @@ class Recovering:
         if upload.upload_id is not None and kept:
             log.warning("upload %s of %r has bytes of it", upload.upload_id, upload.key)
             return
-        self._uploads.add(upload)
+        self.uploads.add(upload)
 
     def _upload_ids(self) -> set[str]:
         """Of all uploads under way."""
@@ -185,7 +185,7 @@ class Recovering:
         return {
             "recovered": {"intents": self.recovered.intents, "bytes": self.recovered.bytes},
             "recoverable": [describe(entry) for entry in self.kept.list()],
-            "uploads": self._uploads.report,
+            "uploads": self.uploads.report,
         }
 
 

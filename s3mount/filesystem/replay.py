@@ -61,6 +61,7 @@ class Replay:
             also_delete=record.also_delete,
             source_etag=record.source_etag,
             attributes=record.attributes,
+            shown=record.shown,
             headers=record.headers,
             condition=record.condition,
             size=record.size,
@@ -125,7 +126,10 @@ class Replay:
         if intent.source_etag is not None:
             version = Version(intent.source_etag, intent.size, 0.0)
         return self.state.namespace.recall(
-            *place, directory=False, version=version, attributes=intent.attributes
+            *place,
+            directory=False,
+            version=version,
+            attributes=intent.attributes or intent.shown,
         )
 
     # -- kinds

@@ -116,6 +116,13 @@ class BegunUpload:
         if record is not None:
             self._record_gone(record)
 
+    def leave(self) -> UploadRecord | None:
+        """The record, if there is one without an upload that is known: nobody uses it any more."""
+        if self.upload_id is not None or self._record is None:
+            return None
+        record, self._record = self._record, None
+        return record
+
     async def abort(self) -> None:
         """Where that cannot be done now it is tried again behind; what the process does not get
         done the journal's next reader does. Nothing without an upload."""

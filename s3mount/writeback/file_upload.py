@@ -362,6 +362,10 @@ class FileUpload:
             await self.stop_flights()
             await self.discard_upload()
 
+    def leave(self) -> UploadRecord | None:
+        """The record of an upload that may have been begun, and whose id is not known."""
+        return self._begun.leave()
+
     async def abort_quietly(self) -> None:
         """For a closed file, in the background."""
         try:

@@ -105,6 +105,7 @@ class IntentRecord:
     expects: Expected | None = None
     acknowledged: bool = False
     copied_phase: bool = False
+    shown: Attributes | None = None
     created: float = 0.0  # wall clock
     waits_for: tuple[int, ...] = ()  # sequences, sorted
 
@@ -126,6 +127,7 @@ class IntentRecord:
             expects=intent.expects,
             acknowledged=intent.acknowledged,
             copied_phase=intent.copied_phase,
+            shown=intent.shown,
             created=intent.created,
             waits_for=tuple(sorted(other.sequence for other in intent.waits_for)),
         )

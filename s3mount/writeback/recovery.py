@@ -1,4 +1,7 @@
-"""Multipart uploads that a mount left behind when it died, and that no file needs: aborted."""
+"""Multipart uploads that no file needs any more, or may never have been begun: aborted.
+
+A mount that died has left them, or the creation of one was never answered.
+"""
 
 import logging
 import time
@@ -6,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import trio
 
+from s3mount.core.errors import FilesystemError
 from s3mount.store.base import NoSuchUpload, ObjectStore, Part, StoreError, Upload
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import UploadRecord
@@ -33,23 +37,30 @@ class LeftUploads:
         self._store = store
         self._journal = journal
         self._left: list[UploadRecord] = []
+        self._more = trio.Event()
 
     def add(self, record: UploadRecord) -> None:
+        """To be ended, and until then in the journal."""
         self._left.append(record)
+        self._more.set()
 
     async def run(self) -> None:
-        """Until nothing is left; what fails is tried again later. Never raises StoreErrors."""
-        while self._left:
+        """Until cancelled; what fails is tried again later."""
+        while True:
+            await self._more.wait()
             for record in list(self._left):
                 try:
                     if await self._end(record):
                         self._left.remove(record)
                         self._journal.end_upload(record.id)
-                except StoreError as error:
+                except (StoreError, FilesystemError) as error:
                     log.warning("upload of %r left behind: %s", record.key, error)
             self.report = [_describe(record) for record in self._left]
+            self._more = trio.Event()
             if self._left:
-                await trio.sleep(TIDY_INTERVAL)
+                with trio.move_on_after(TIDY_INTERVAL):
+                    await self._more.wait()
+                self._more.set()
 
     async def _end(self, record: UploadRecord) -> bool:
         if record.upload_id is not None:

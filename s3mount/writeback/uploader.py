@@ -14,6 +14,7 @@ from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.doubts import Doubts
 from s3mount.writeback.file_upload import FileUpload
 from s3mount.writeback.journal import Journal, MemoryJournal
+from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.memory_limit import MemoryLimit
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile
@@ -54,6 +55,7 @@ class Uploader:
         self.doubts = Doubts(store)
         # Commits of closed files that wait to be coalesced start; True if any did, or are running.
         self.on_full: Callable[[], bool] | None = None
+        self.on_left: Callable[[UploadRecord], None] | None = None  # see _leave
         self.on_early_publish: Callable[[FileUpload], None] | None = None
         self.nursery: trio.Nursery | None = None
         self.progress_at = -float("inf")
@@ -74,8 +76,22 @@ class Uploader:
     def _forget(self, file: SpooledFile) -> None:
         """A closed file needs no upload any more."""
         upload = self._uploads.pop(file, None)
-        if upload is not None and upload.active and self.nursery is not None:
-            self.nursery.start_soon(upload.abort_quietly)
+        if upload is None:
+            return
+        if upload.active and self.nursery is not None:
+            self.nursery.start_soon(self._abort, upload)
+        else:
+            self._leave(upload)
+
+    async def _abort(self, upload: FileUpload) -> None:
+        await upload.abort_quietly()
+        self._leave(upload)
+
+    def _leave(self, upload: FileUpload) -> None:
+        """What may be there all the same: its creation was never answered."""
+        record = upload.leave()
+        if record is not None and self.on_left is not None:
+            self.on_left(record)
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Sends parts in the background until cancelled."""

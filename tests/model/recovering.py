@@ -151,5 +151,6 @@ async def remounted(
             await trio.sleep(1.0)
             left = journal.load()
             assert not left.intents, left.intents
+            assert not left.files, left.files
             await fs.aclose()
         nursery.cancel_scope.cancel()
