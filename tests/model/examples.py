@@ -11,6 +11,7 @@ from tests.model.acting import Operation
 from tests.model.crashing import CrashDriver
 from tests.model.driver import Driver
 from tests.model.mounted import run, scratch_directory, tiny_config
+from tests.model.relaunching import RelaunchingDriver
 from tests.model.unreliable import UnreliableStore
 
 # How often each operation is drawn, relative to the others.
@@ -64,6 +65,8 @@ CRASH_WEIGHTS = {
 } | {"kill": 4}
 CRASH_KINDS = [name for name, weight in CRASH_WEIGHTS.items() for _ in range(weight)]
 KINDS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
+# Of one that dies among the work of others, and again while it recovers.
+RELAUNCH_KINDS = [*KINDS, *["crash"] * 6]
 
 
 def slow(latency: float, seed: int) -> Callable[[str, str], Any] | None:
@@ -86,6 +89,7 @@ def check(
     crashes: bool = False,
 ) -> None:
     service: Capabilities = how["capabilities"]
+    relaunches = how.get("relaunches", False)
     with scratch_directory() as directory:
         config = tiny_config(
             directory,
@@ -101,10 +105,10 @@ def check(
                 random.Random(how["seed"]),
                 capabilities=service,
                 before=slow(how["latency"], how["seed"]),
-                after=slow(how["latency"], how["seed"] + 1) if crashes else None,
+                after=slow(how["latency"], how["seed"] + 1) if crashes or relaunches else None,
                 page_size=how["page_size"],
             )
-            kind = CrashDriver if crashes else Driver
+            kind = CrashDriver if crashes else RelaunchingDriver if relaunches else Driver
             driver = kind(store, config, random.Random(how["seed"]))
             try:
                 await driver.run(operations)

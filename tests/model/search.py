@@ -13,7 +13,7 @@ from typing import Any
 
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABILITIES
 from tests.model.acting import Operation
-from tests.model.examples import CRASH_KINDS, KINDS, check
+from tests.model.examples import CRASH_KINDS, KINDS, RELAUNCH_KINDS, check
 from tests.model.mounted import KIB
 
 
@@ -40,10 +40,20 @@ def drawn(
 
 
 def failure(
-    seed: int, faults: float, steps: int, *, trace: bool, crashes: bool = False
+    seed: int,
+    faults: float,
+    steps: int,
+    *,
+    trace: bool,
+    crashes: bool = False,
+    relaunches: bool = False,
 ) -> str | None:
     """What went wrong, in one line; with `trace` all of it is printed."""
-    how, operations = drawn(seed, faults, steps, CRASH_KINDS if crashes else KINDS)
+    kinds = CRASH_KINDS if crashes else RELAUNCH_KINDS if relaunches else KINDS
+    how, operations = drawn(seed, faults, steps, kinds)
+    if relaunches:
+        # Without room for it half a file is published now and then: that has tests of its own.
+        how |= {"relaunches": True, "spool": 512 * KIB}
     tell = print if trace else lambda _: None
     if trace:
         print({name: value for name, value in how.items() if name != "capabilities"})
@@ -62,6 +72,7 @@ def main() -> int:
     parser.add_argument("--faults", type=float, default=0.08, help="share of mutating requests")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--crashes", action="store_true", help="the mount dies now and then")
+    parser.add_argument("--relaunches", action="store_true", help="and while it recovers")
     parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
@@ -75,7 +86,12 @@ def main() -> int:
     seeds = range(int(first), int(last or first) + 1)
     for seed in seeds:
         found = failure(
-            seed, options.faults, options.steps, trace=options.trace, crashes=options.crashes
+            seed,
+            options.faults,
+            options.steps,
+            trace=options.trace,
+            crashes=options.crashes,
+            relaunches=options.relaunches,
         )
         if found is not None:
             failed += 1
