@@ -129,6 +129,9 @@ class Recovering:
         replay = Replay(self.state, self.mutations, contents.files, contents.written_at)
         for record in contents.intents:
             replay.add(record)
+        with self.state.books.aftermath():
+            for intent in replay.intents:
+                self.state.books.update(intent)  # its lived_until
         for intent in replay.intents:
             self.recovered.intents += 1
             file = None if intent.file is None else replay.files.get(intent.file)

@@ -73,7 +73,8 @@ class Replay:
             copied_phase=record.copied_phase,
             recovered=True,
             created=record.created,
-            lived_until=self._lived_until,
+            # Not what a replay that died as well has written since.
+            lived_until=record.lived_until or self._lived_until,
             sequence=record.sequence,
         )
         try:

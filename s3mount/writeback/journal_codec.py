@@ -51,6 +51,7 @@ def encode_intent(record: IntentRecord) -> bytes:
             "acknowledged": record.acknowledged,
             "copied_phase": record.copied_phase,
             "created": record.created,
+            "lived_until": record.lived_until,
             "waits_for": record.waits_for,
         }
     )
@@ -77,6 +78,7 @@ def decode_intent(sequence: int, row: bytes) -> IntentRecord:
             acknowledged=found["acknowledged"],
             copied_phase=found["copied_phase"],
             created=found["created"],
+            lived_until=found["lived_until"],
             waits_for=tuple(found["waits_for"]),
         )
     except (KeyError, TypeError, ValueError) as error:
