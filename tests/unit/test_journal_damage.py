@@ -147,6 +147,36 @@ async def test_damage_of_the_database_is_found(tmp_path: Path) -> None:
             contents_of(directory, tmp_path / "scratch")
 
 
+async def test_damage_of_what_sqlite_has_yet_to_merge_is_found(tmp_path: Path) -> None:
+    """Of its write-ahead log SQLite drops what is damaged, and says nothing."""
+    directory, dead = tmp_path / "journal", tmp_path / "dead"
+    directory.mkdir()
+    journal = opened(directory)
+    for number in range(1, COMMITS + 1):
+        commit(journal, number)
+        if number in (3, 6, COMMITS):
+            await journal.compact()
+    shutil.copytree(directory, dead)
+    journal.abandon()
+    ahead = dead / "journal.sqlite-wal"
+    whole = ahead.read_bytes()
+    damages = [whole[:length] for length in (0, 30, 5000, len(whole) // 2, len(whole) - 1)]
+    for at in random.Random(4).sample(range(len(whole)), 80):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << (at % 8)
+        damages.append(bytes(damaged))
+    noticed = 0
+    for damage in damages:
+        ahead.write_bytes(damage)
+        try:
+            found, problems = contents_of(dead, tmp_path / "scratch")
+        except JournalUnusable:
+            noticed += 1
+        else:
+            assert last_commit(found) == COMMITS or problems
+    assert noticed > len(damages) // 2
+
+
 async def test_foreign_and_newer_journals_are_not_used(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     directory.mkdir()
