@@ -5,7 +5,7 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from s3mount.store.base import (
     NotFound,
     Part,
     PreconditionFailed,
+    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.body import SLICE, SLICED_OVER, BaseView, FileBody
@@ -163,7 +164,8 @@ async def _send_parts(
     async def one(number: int, low: int, high: int) -> None:
         weight = high - low if high - low <= SLICED_OVER else 2 * SLICE
         async with uploader.memory.holding(weight), _body(file, low, high, base) as body:
-            parts[number] = await store.upload_part(name, upload_id, number, body.body)
+            send = partial(store.upload_part, name, upload_id, number, body.body)
+            parts[number] = await _patiently(send)
         uploader.progressed()
 
     try:
@@ -177,6 +179,19 @@ async def _send_parts(
             await begun.abort()
         raise
     begun.ended()
+
+
+async def _patiently(send: Callable[[], Awaitable[Part]]) -> Part:
+    """One failed part must not cost all the others."""
+    for pause in (1.0, 2.0, 4.0):
+        try:
+            return await send()
+        except StoreError as error:
+            if not error.transient:
+                raise
+            log.info("%s; again in %.0f s", error, pause)
+        await trio.sleep(pause)
+    return await send()
 
 
 def _pieces(file: "OpenFile", start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -268,6 +268,22 @@ async def test_chmod_of_a_file_that_waits_for_its_put_is_recorded(
     assert intent.key == "g"
 
 
+async def test_attributes_of_a_file_being_written_leave_no_record_behind_a_rename(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    handle = await client.open("f", os.O_RDWR)
+    await client.fs.write(handle, 0, TWO)
+    await client.setattr("f", mode=0o711)
+    assert [intent.key for intent in journal(client).load().intents] == ["f"]
+    await client.rename("f", "g")
+    assert {intent.key for intent in journal(client).load().intents} == {"g"}
+    await client.close(handle)
+    await sent(client, store)
+    assert contents(store) == {"g": TWO}
+
+
 async def test_a_full_spool_makes_writers_wait_for_what_waits_to_be_coalesced(
     store: MemoryStore, config: MountConfig, autojump_clock: MockClock
 ) -> None:
