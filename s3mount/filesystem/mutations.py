@@ -337,6 +337,22 @@ class Mutations(FileCommits):
             )
         )
 
+    def _follow_tree(self, intent: Intent) -> None:
+        """What was removed while its directory was on its way has the copy's ETag by now; further
+        renames of directories may still be to come in between."""
+        unfinished = self.state.queue.unfinished()
+        later: list[Intent] = []
+        for other in unfinished:
+            if other.sequence <= intent.sequence:
+                continue
+            if other.kind is Kind.RENAME_TREE:
+                later.append(other)
+            elif other.kind is Kind.DELETE and other.source_etag is not None:
+                moved = intent.copied.get(_before(other.key, later))
+                if moved is not None and other.source_etag == moved.source_etag:
+                    other.source_etag = moved.result.etag
+                    self.state.queue.changed(other)
+
     def _tree_copied(self, intent: Intent, stamp: int) -> None:
         """Copies may have other ETags: multipart objects, encrypted ones.
 
@@ -358,11 +374,7 @@ class Mutations(FileCommits):
             for key, moved in intent.copied.items()
         }
         self.state.namespace.rehomed(old_prefix, new_prefix, versions, stamp)
-        for other in self.state.queue.unfinished(new_prefix):
-            moved = intent.copied.get(other.key)
-            if moved is not None and other.source_etag == moved.source_etag:
-                other.source_etag = moved.result.etag  # unlinked while it was on its way
-                self.state.queue.changed(other)
+        self._follow_tree(intent)
         for file in self.state.open_files.values():
             remote = file.remote
             if remote is not None and remote.key.startswith(old_prefix):
@@ -373,6 +385,14 @@ class Mutations(FileCommits):
                     self.state.readpath.repin(remote, key=key, etag=version.etag)
                 if file.inode.detached:
                     self.state.orphan(file)
+
+
+def _before(key: str, trees: Sequence[Intent]) -> str:
+    """Where what is to be at `key` was before these renames, given in their order."""
+    for tree in reversed(trees):
+        if tree.source is not None and key.startswith(tree.key):
+            key = tree.source + key[len(tree.key) :]
+    return key
 
 
 def _legacy_markers(inode: Inode, key: str) -> tuple[str, ...]:

@@ -109,6 +109,9 @@ class Commit:
     def as_unanswered(self, result: PutResult) -> Unanswered:
         return Unanswered(self.key, self._sent(result.etag), self._since)
 
+    def _replaced(self, key: str) -> str | None:
+        return self._base.etag if self._base is not None and self._base.key == key else None
+
     def _sent(self, *etags: str) -> Sent:
         return Sent(self._size, self._headers, etags)
 
@@ -308,7 +311,9 @@ class Commit:
                 limiter=self._uploader.readers,
             ) as body,
         ):
-            with self._upload.lost.request(self.key, self._sent(), self._since):
+            with self._upload.lost.request(
+                self.key, self._sent(), self._since, replaced=self._replaced(self.key)
+            ):
                 result = await self._store.put(
                     self.key, body.body, self._headers, condition=self._condition
                 )
@@ -411,7 +416,9 @@ class Commit:
         size = sum(part.size for part in parts)
         sent = Sent(size, upload.headers or self._headers, () if etag is None else (etag,))
         try:
-            with upload.lost.request(key, sent, stamp, completes=True):
+            with upload.lost.request(
+                key, sent, stamp, replaced=self._replaced(key), completes=True
+            ):
                 result = await self._store.complete_upload(
                     key, upload.upload_id, parts, condition=condition
                 )
@@ -445,7 +452,7 @@ class Commit:
                 absent_honoured=False,
                 match_honoured=False,
             )
-        with self._upload.lost.request(self.key, self._sent(base.etag), self._since):
+        with self._upload.lost.request(self.key, self._sent(), self._since):
             return await self._store.copy(
                 base.key, self.key, source_etag=base.etag, replace=self._headers
             )

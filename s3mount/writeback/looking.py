@@ -45,18 +45,30 @@ async def look_first(
 
 
 async def find_ours(
-    store: ObjectStore, key: str, size: int, headers: WriteHeaders, etags: Collection[str] = ()
+    store: ObjectStore,
+    key: str,
+    size: int,
+    headers: WriteHeaders,
+    etags: Collection[str] = (),
+    *,
+    replaced: str | None = None,
 ) -> PutResult | None:
     """What is at `key`, if an earlier request of ours wrote it whose answer is not known; else
     None: nothing is there, or somebody else's object. Costs a HEAD; raises StoreErrors.
 
-    See `is_ours` for what the arguments mean.
+    `replaced`: the ETag of the version that was there before, which the request was to replace.
+    See `is_ours` for what the other arguments mean.
     """
     try:
         found = await store.head(key)
     except NotFound:
         return None
-    if not is_ours(found, size, headers, etags):
+    if found.etag == replaced or not is_ours(found, size, headers, etags):
+        return None
+    can = await store.capabilities()
+    telling = can.multipart_etags if "-" in found.etag else can.md5_etags
+    if etags and telling and found.etag not in etags:
+        # While a multipart upload is under way mtime stands still: two versions may share it.
         return None
     # Its own time, not that of this answer, tells this version from others'.
     return PutResult(found.etag, found.version_id, found.last_modified)

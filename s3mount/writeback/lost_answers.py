@@ -30,6 +30,7 @@ class Unanswered:
     key: str
     sent: Sent
     stamp: int
+    replaced: str | None = None  # the ETag of the version that it was to replace
     completes: bool = False  # the unfinished upload, which is gone if it was carried out
 
 
@@ -48,15 +49,21 @@ class LostAnswers:
 
     @contextmanager
     def request(
-        self, key: str, sent: Sent, stamp: int, *, completes: bool = False
+        self,
+        key: str,
+        sent: Sent,
+        stamp: int,
+        *,
+        replaced: str | None = None,
+        completes: bool = False,
     ) -> Iterator[None]:
-        """Around a request that makes an object of the file."""
+        """Around a request that makes an object of the file; see Unanswered."""
         try:
             with self._doubts.of([key], sent):
                 yield
         except (StoreError, trio.Cancelled) as error:
             if not isinstance(error, StoreError) or error.ambiguous:
-                self._last = Unanswered(key, sent, stamp, completes)
+                self._last = Unanswered(key, sent, stamp, replaced, completes)
             raise
 
     async def carry_out(self, work: "Commit") -> PutResult:
@@ -85,7 +92,12 @@ class LostAnswers:
         if done is None:
             return None
         found = await find_ours(
-            upload.uploader.store, done.key, done.sent.size, done.sent.headers, done.sent.etags
+            upload.uploader.store,
+            done.key,
+            done.sent.size,
+            done.sent.headers,
+            done.sent.etags,
+            replaced=done.replaced,
         )
         if found is None:
             return None

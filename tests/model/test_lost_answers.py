@@ -292,6 +292,22 @@ async def test_a_file_unlinked_while_its_directory_is_renamed_does_not_reappear(
     assert contents(store) == {"e/": b""}
 
 
+async def test_a_file_unlinked_while_two_directories_above_it_are_renamed_does_not_reappear(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.mkdir("d")
+    await client.mkdir("d/x")
+    await client.write("d/x/f", LARGE)
+    assert not await client.fs.drain(MINUTE)
+    store.before = slow(30, "CopyObject")
+    await client.rename("d", "e")
+    await trio.sleep(1)
+    await client.rename("e/x", "y")
+    await client.unlink("y/f")
+    await settled(client, store)
+    assert contents(store) == {"e/": b"", "y/": b""}
+
+
 async def test_a_long_copy_in_parts_is_progress(
     store: MemoryStore, config: MountConfig, autojump_clock: MockClock
 ) -> None:

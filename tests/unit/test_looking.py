@@ -8,7 +8,7 @@ import pytest
 from s3mount.core.metadata import Attributes, encode
 from s3mount.store import integrity
 from s3mount.store.base import ALWAYS, WriteHeaders
-from s3mount.store.memory import MemoryStore
+from s3mount.store.memory import NO_CAPABILITIES, MemoryStore
 from s3mount.writeback.looking import find_ours
 
 ATTRIBUTES = Attributes(0o100644, 1, 2, 1_700_000_000_123_456_789, 1_700_000_000_987_654_321, 0)
@@ -34,8 +34,10 @@ async def test_what_was_put_is_ours_with_its_etag() -> None:
 
 
 async def test_metadata_tells_where_etags_do_not() -> None:
-    """Encrypted, or copied in parts."""
-    found = await find_ours(await stored(DATA), "k", len(DATA), HEADERS, ["of-the-parts-2"])
+    """Encrypted, for example."""
+    store = MemoryStore(capabilities=NO_CAPABILITIES)
+    await store.put("k", DATA, HEADERS)
+    found = await find_ours(store, "k", len(DATA), HEADERS, ["of-the-parts-2"])
     assert found is not None
     assert found.etag == MD5  # the one that counts from now on
 
@@ -50,6 +52,15 @@ async def test_the_same_bytes_with_other_attributes_are_not_ours(changed: str) -
     other = replace(ATTRIBUTES, **{changed: getattr(ATTRIBUTES, changed) + 1})
     store = await stored(b"", encode(other))
     assert await find_ours(store, "k", 0, HEADERS, [integrity.md5(b"")]) is None
+
+
+async def test_where_etags_tell_an_earlier_version_of_the_same_time_is_not_taken_for_it() -> None:
+    """While an upload is under way mtime stands still."""
+    assert await find_ours(await stored(DATA), "k", len(DATA), HEADERS, ["other"]) is None
+
+
+async def test_what_was_to_be_replaced_is_not_what_was_to_be_written() -> None:
+    assert await find_ours(await stored(DATA), "k", len(DATA), HEADERS, replaced=MD5) is None
 
 
 async def test_what_lost_others_metadata_is_not_what_was_to_be_written() -> None:
