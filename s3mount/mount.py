@@ -7,11 +7,10 @@ serving), unmounted (the directory is gone, unsent changes still go out), ended.
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -20,6 +19,7 @@ import trio
 
 from s3mount.control.address import own_socket
 from s3mount.control.commands import DRAINING, UNMOUNTED, MountState, commands
+from s3mount.control.draining import Draining, notify_systemd, previous_mount
 from s3mount.control.server import ControlServer
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
@@ -32,7 +32,7 @@ from s3mount.fuse.kernel import (
     tune_mount,
     tune_process,
 )
-from s3mount.fuse.mountpoint import find_mount, prepare
+from s3mount.fuse.mountpoint import find_mount, prepare, unmount
 from s3mount.fuse.operations import Operations
 from s3mount.fuse.watchdog import start_watchdog
 from s3mount.store import base
@@ -55,7 +55,6 @@ PROBE_TIMEOUT = 5.0  # beyond it the first change waits for the rest
 # to return is not kept longer than that. The rest goes on behind.
 RECOVERY_WAIT = 30.0
 LAST_REQUESTS = 5.0  # what is still being answered when the mount leaves
-PROGRESS_INTERVAL = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +77,9 @@ class Hooks:
 def run_mount(config: MountConfig, hooks: Hooks) -> int:
     """Mounts, serves until unmounted or told to leave, returns the exit status.
 
-    0: everything reached the bucket. 1: the log says what did not. Raises ConfigurationError,
-    with the remedy in its text, if the mount could not start.
+    0: everything reached the bucket. 3: what did not is in the journal, the log names it. 1: it
+    is not even there. Raises ConfigurationError, with the remedy in its text, if the mount could
+    not start.
     """
     harden_process()
     tune_process()
@@ -88,7 +88,7 @@ def run_mount(config: MountConfig, hooks: Hooks) -> int:
     if not config.read_only:
         check_disk(config, hooks.warn)
     prepare(config.mountpoint, nonempty=config.nonempty)
-    with locked(config.cache_dir, hooks.warn):
+    with locked(config.cache_dir, hooks.warn, lambda: previous_mount(config.mountpoint)):
         try:
             return trio.run(Mount(config, hooks).run)
         except BaseExceptionGroup as group:
@@ -114,10 +114,11 @@ class Mount:
     config: MountConfig
     hooks: Hooks
     leave: trio.Event = field(default_factory=trio.Event)  # the first SIGTERM or SIGINT
-    hurry: trio.Event = field(default_factory=trio.Event)  # the second one
+    hurry: trio.Event = field(default_factory=trio.Event)  # the second one, or told so
     session_ended: trio.Event = field(default_factory=trio.Event)
     serving: bool = False  # programs may be using it
     orderly: bool = False  # unmounted from outside, or left as asked
+    cut_off: bool = False  # left while programs were still using it
 
     async def run(self) -> int:
         store = open_store(self.config.store)
@@ -139,7 +140,8 @@ class Mount:
                 await store.aclose()
 
     async def _serve(self, filesystem: FileSystem) -> int:
-        state, journal = MountState(self.config, filesystem), filesystem.state.journal
+        state = MountState(self.config, filesystem, self.hurry)
+        draining, journal = Draining(state, self.hooks.say, self.hurry), filesystem.state.journal
         operations = Operations(filesystem, self.config.store.bucket, xattrs=self.config.xattrs)
         control = ControlServer(own_socket(self.config.mountpoint), commands(state), state.pending)
         async with trio.open_nursery() as background:
@@ -152,17 +154,19 @@ class Mount:
             mount_now(operations, self.config)
             try:
                 await background.start(control.run)
-                await self._serve_session(state)
+                await self._serve_session(state, draining)
                 self.orderly = True
             finally:
                 # After a crash the mount point stays, dead: programs must not go on, unaware,
                 # in the directory below.
                 pyfuse3.close(unmount=self.orderly or not self.serving)
             state.phase = UNMOUNTED
-            await operations.release_all()
-            await self._drain(state)
+            await operations.release_all(cut_off=self.cut_off)
+            await draining.run()
+            status = draining.farewell()
+            await draining.tell_watchers()
             background.cancel_scope.cancel()
-        return self._farewell(state)
+        return status
 
     async def _recover(self, filesystem: FileSystem) -> None:
         """Takes up what an earlier mount left; returns when it is shown, and mostly sent."""
@@ -183,7 +187,7 @@ class Mount:
         if isinstance(journal, SqliteJournal):
             journal.others = await trio.to_thread.run_sync(other_journals, self.config)
 
-    async def _serve_session(self, state: MountState) -> None:
+    async def _serve_session(self, state: MountState, draining: Draining) -> None:
         """Returns when the directory is unmounted or everything asked to be sent has been."""
         async with trio.open_nursery() as session:
             session.start_soon(self._answer_requests)
@@ -197,7 +201,7 @@ class Mount:
             self.hooks.started()
             notify_systemd("READY=1")
             with self._watchdog():
-                session.start_soon(self._end_when_told, state)
+                session.start_soon(self._end_when_told, state, draining)
                 await self.session_ended.wait()
             session.cancel_scope.cancel()
 
@@ -217,50 +221,28 @@ class Mount:
             f"{path} was mounted but does not answer; run with -f --log-level debug to see why"
         )
 
-    async def _end_when_told(self, state: MountState) -> None:
+    async def _end_when_told(self, state: MountState, draining: Draining) -> None:
+        """Drains while programs go on, then unmounts: as umount(8) does if nobody uses it any
+        more, else those who do are cut off."""
         await self.leave.wait()
         notify_systemd("STOPPING=1")
         state.phase = DRAINING
-        await self._drain(state)
+        await draining.run()
+        with trio.move_on_after(LAST_REQUESTS):
+            try:
+                await trio.to_thread.run_sync(
+                    unmount, self.config.mountpoint, abandon_on_cancel=True
+                )
+                await self.session_ended.wait()
+            except ConfigurationError as error:
+                log.warning("programs that still use it are cut off: %s", error)
+        if self.session_ended.is_set():
+            return
+        self.cut_off = True
         pyfuse3.terminate()
         with trio.move_on_after(LAST_REQUESTS):
             await trio.sleep_forever()
         self.session_ended.set()
-
-    async def _drain(self, state: MountState) -> None:
-        """Until all is sent or a second signal says not to wait; tells how it goes."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._report_drain, state)
-
-            async def stop_at_hurry() -> None:
-                await self.hurry.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(stop_at_hurry)
-            await state.filesystem.drain(None, None)
-            nursery.cancel_scope.cancel()
-
-    async def _report_drain(self, state: MountState) -> None:
-        while True:
-            await trio.sleep(PROGRESS_INTERVAL)
-            pending = state.filesystem.pending()
-            text = f"leaving: {pending.intents} changes, {pending.bytes} bytes still to be sent"
-            self.hooks.say(text)
-            notify_systemd(f"STATUS={text}")
-
-    def _farewell(self, state: MountState) -> int:
-        left = state.filesystem.pending()
-        if not left.intents and not left.files:
-            log.info("%s is unmounted, everything is sent", self.config.mountpoint)
-            return 0
-        text = (
-            f"{self.config.mountpoint}: leaving with {left.intents} changes of {left.files} files"
-            f" ({left.bytes} bytes) not sent"
-        )
-        log.error(text)
-        for error in left.errors:
-            log.error("not sent: %s", error)
-        return 1
 
     async def _listen_to_signals(self, task_status: trio.TaskStatus[None]) -> None:
         watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -349,13 +331,3 @@ async def check_bucket(store: base.ObjectStore, config: MountConfig) -> None:
             f"the bucket {bucket!r} at {where} cannot be used: {error}; check --endpoint-url,"
             " --region and the bucket's name"
         ) from None
-
-
-def notify_systemd(message: str) -> None:
-    """To the service manager that started us, if there is one."""
-    name = os.environ.get("NOTIFY_SOCKET")
-    if not name:
-        return
-    address = "\0" + name[1:] if name.startswith("@") else name
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, suppress(OSError):
-        out.sendto(message.encode(), address)

@@ -120,6 +120,8 @@ OPTIONS: tuple[Option, ...] = (
          "ENOSPC when the disk is full, rather than completing a file early."),
     valued("progress-timeout", ("writeback", "no_progress_timeout"), "TIME", values.seconds,
            "close and fsync fail after so long without any byte sent."),
+    valued("leave-timeout", ("mount", "leave_timeout"), "TIME", values.seconds,
+           "How long umount and SIGTERM wait for what is pending; the rest stays in the journal."),
     # the way in
     valued("read-memory", ("read", "memory_limit"), "SIZE", values.size,
            "Memory for what was read."),

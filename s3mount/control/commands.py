@@ -24,8 +24,11 @@ class MountState:
 
     config: MountConfig
     filesystem: FileSystem
+    hurry: trio.Event = field(default_factory=trio.Event)  # leaves without waiting any more
     phase: str = SERVING
     started: float = field(default_factory=time.time)
+    ended: trio.Event = field(default_factory=trio.Event)  # all is sent, or left behind
+    watchers: int = 0
 
     def pending(self) -> dict[str, Json]:
         pending = self.filesystem.pending()
@@ -34,6 +37,8 @@ class MountState:
             "intents": pending.intents,
             "bytes": pending.bytes,
             "files": pending.files,
+            "unfinished": pending.unfinished,
+            "journalled": self.filesystem.durable,
             "errors": list(pending.errors),
         }
 
@@ -60,12 +65,28 @@ def commands(state: MountState) -> Mapping[str, Command]:
         return state.pending()
 
     async def drain(request: Mapping[str, Json]) -> Json:
-        await state.filesystem.drain(request.get("timeout"), None)
+        """Within `timeout` seconds, else as long as the mount itself would when it leaves."""
+        timeout = request.get("timeout")
+        limit = state.config.leave_timeout if timeout is None else float(timeout)
+        await state.filesystem.drain(limit, None)
+        return state.pending()
+
+    async def hurry(request: Mapping[str, Json]) -> Json:
+        """The mount was unmounted, or is about to be: what is not sent is left behind."""
+        state.hurry.set()
+        return state.pending()
+
+    async def pending(request: Mapping[str, Json]) -> Json:
         return state.pending()
 
     async def watch(request: Mapping[str, Json]) -> Json:
-        """Reports progress until the process ends: how a client waits for that."""
-        await trio.sleep_forever()
+        """Reports progress until the mount ends, then what it leaves behind."""
+        state.watchers += 1
+        try:
+            await state.ended.wait()
+        finally:
+            state.watchers -= 1
+        return state.pending()
 
     async def cancel(request: Mapping[str, Json]) -> Json:
         path = request.get("path")
@@ -83,6 +104,8 @@ def commands(state: MountState) -> Mapping[str, Command]:
         "status": status,
         "flush": flush,
         "drain": drain,
+        "hurry": hurry,
+        "pending": pending,
         "watch": watch,
         "cancel": cancel,
         "retry": retry,

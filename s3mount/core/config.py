@@ -134,6 +134,9 @@ class MountConfig:
     nonempty: bool = False  # mount over a directory that has files, hiding them
     xattrs: bool = False  # off: ENOSYS, which spares a GETXATTR before every write
     statfs_bytes: int = 1024 * TIB  # what df shows as the size
+    # How long umount and SIGTERM wait for what is pending: less than the 15 minutes after which the
+    # systemd unit would kill the process. What is left then is in the journal.
+    leave_timeout: float = 600.0
     update_parent_times: bool = True
     fuse_options: tuple[str, ...] = ()
     log_level: str = "info"

@@ -5,17 +5,21 @@ import logging
 from abc import abstractmethod
 from functools import partial
 
+import trio
+
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.ledger import Ledger
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.records import Sealed
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import PutResult
+from s3mount.store.base import PutResult, StoreError
 from s3mount.writeback.intents import ABSENT, Expected, Intent, Kind
 from s3mount.writeback.intents import State as IntentState
 
 log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0  # between tries to keep bytes that lost against another host
 
 
 class FileCommits(Ledger):
@@ -230,15 +234,24 @@ class FileCommits(Ledger):
             self.close(file)
 
     async def give_way(self, file: OpenFile) -> None:
-        """Nobody waits for these bytes, and others have the name: they are kept beside it."""
-        try:
-            await self.commit(file)
-        except FilesystemError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        finally:
-            if not file.handles and file.put is None:
-                self.close(file)
+        """Nobody waits for these bytes, and others have the name: they are kept beside it, for as
+        long as it takes."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self.commit(file)
+            except StoreError as error:
+                log.warning("%r cannot be put beside the other host's yet: %s", file.key, error)
+                await trio.sleep(pause)
+                pause = min(LAST_PAUSE, pause * 2)
+                continue
+            except FilesystemError as error:
+                if error.errno != errno.ESTALE:
+                    file.error = error
+                    raise
+            break
+        if not file.handles and file.put is None:
+            self.close(file)
 
     def close(self, file: OpenFile) -> None:
         """No handle and nothing unsent: forget the file's state."""

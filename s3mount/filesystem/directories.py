@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 
 LOCK_INTERVAL = 0.1
+LOCK_PROGRESS = 2.0  # between two reports of how far the previous mount is
 
 
 def check_directories(config: MountConfig) -> None:
@@ -49,24 +51,33 @@ def check_directories(config: MountConfig) -> None:
 
 
 @contextmanager
-def locked(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock of a mount's cache directory; waits while an earlier mount drains."""
+def locked(
+    directory: Path, say: Callable[[str], None], rest: Callable[[], str] = lambda: ""
+) -> Iterator[None]:
+    """Holds the lock of a mount's cache directory; waits while an earlier mount drains.
+
+    `rest` asks that one what it still has to send, '' if it does not answer; `say` is told.
+    """
     with (directory / "lock").open("a+") as lock:
-        waited = False
+        told, tell_at = "", 0.0
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not waited:
-                    lock.seek(0)
-                    say(
-                        f"waiting for the previous mount (process {lock.read().strip()}), which"
-                        " is still sending its last changes"
-                    )
-                waited = True
+                if time.monotonic() >= tell_at:
+                    text = _waiting(lock, rest())
+                    if text != told:
+                        say(text)
+                    told, tell_at = text, time.monotonic() + LOCK_PROGRESS
                 time.sleep(LOCK_INTERVAL)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _waiting(lock: IO[str], rest: str) -> str:
+    lock.seek(0)
+    text = f"waiting for the previous mount (process {lock.read().strip()}), which is still leaving"
+    return f"{text}: {rest}" if rest else text

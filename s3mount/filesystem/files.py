@@ -256,6 +256,17 @@ class Files:
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
 
+    def cut_off(self, number: int) -> bool:
+        """See FileSystem.cut_off."""
+        handle = self.handle(number)
+        file = handle.file
+        if not handle.writable or not file.dirty or file.inode.detached:
+            return False
+        if file.records.wants_draft:
+            with self.state.books.aftermath():
+                file.records.write_draft()
+        return True
+
     def _given_up(self, file: OpenFile) -> None:
         """Nobody is told, so nobody waits; a power cut within the next moment may undo it."""
         if file.put is not None and file.records.changes == file.changes and not file.rewriting:

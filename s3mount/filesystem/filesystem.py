@@ -277,6 +277,20 @@ class FileSystem:
     def pending(self) -> Pending:
         return self._leaving.pending()
 
+    def left(self) -> list[str]:
+        """What is pending, by name."""
+        return self._leaving.left()
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is pending survives this process, in the journal."""
+        return self.state.journal.durable
+
+    def cut_off(self, handle: int) -> bool:
+        """The program that has it open cannot go on. True: it was writing, and what it wrote is
+        recorded as that of a file never closed, which is not sent. False: release it."""
+        return self._files.cut_off(handle)
+
     async def drain(
         self, timeout: float | None, progress: Callable[[Pending], None] | None = None
     ) -> Pending:

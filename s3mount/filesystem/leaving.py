@@ -16,6 +16,8 @@ from s3mount.writeback.intents import Intent
 
 # How often a waiting drain reports its progress, in seconds.
 REPORT_EVERY = 0.5
+# How often it looks whether the bytes that are put beside others' are there.
+GIVING_WAY = 0.05
 
 
 class Leaving:
@@ -36,28 +38,46 @@ class Leaving:
         ]
         return Pending(
             intents=len(intents),
-            bytes=sum(file.size for file in unsent),
+            bytes=sum(file.unsent_bytes for file in unsent),
             files=len(unsent),
             errors=errors,
+            unfinished=sum(_is_being_written(file) for file in unsent),
         )
+
+    def left(self) -> list[str]:
+        """What is pending, by name."""
+        intents = self.state.queue.unfinished()
+        known = {intent.content for intent in intents if intent.content is not None}
+        names = []
+        for intent in intents:
+            size = f" ({intent.size} bytes)" if intent.size else ""
+            error = f": {intent.error}" if intent.error is not None else ""
+            names.append(f"{intent.describe()}{size}{error}")
+        for file in self._unsent():
+            if file not in known:
+                state = "still being written" if _is_being_written(file) else "unsent"
+                names.append(f"{file.key!r} ({file.size} bytes, {state})")
+        return names
 
     def _unsent(self) -> list[OpenFile]:
         return [
             file
             for file in list(self.state.open_files.values())
-            if (file.dirty or file.put is not None) and not file.inode.detached
+            if (file.dirty or file.put is not None) and (file.taken or not file.inode.detached)
         ]
 
     def _complete(self) -> list[OpenFile]:
         """Those that nobody is still writing: half a file is never published."""
-        return [
-            file for file in self._unsent() if not any(handle.writable for handle in file.handles)
-        ]
+        return [file for file in self._unsent() if not _is_being_written(file)]
+
+    def _giving_way(self) -> bool:
+        """Bytes are being put beside what other hosts have put in their place."""
+        return any(file.taken and file.dirty and file.error is None for file in self._complete())
 
     def _push(self) -> None:
         """All that can be sent is on its way, without any more delay; what failed has its pause."""
         for file in self._complete():
-            if file.put is None and file.error is None:
+            if file.put is None and file.error is None and not file.taken:
                 self.mutations.put(file)
         self.state.queue.hurry_new()
 
@@ -73,13 +93,15 @@ class Leaving:
                 self._push()
                 left = self.state.queue.unfinished()
                 open_ended = [intent for intent in left if not _is_stuck(intent, mark)]
-                if not open_ended:
+                if not open_ended and not self._giving_way():
                     break
                 if progress is not None:
                     progress(self.pending())
-                changed = open_ended[-1].changed
                 with trio.move_on_after(REPORT_EVERY):
-                    await changed.wait()
+                    if open_ended:
+                        await open_ended[-1].changed.wait()
+                    else:
+                        await trio.sleep(GIVING_WAY)
         return self.pending()
 
     async def flush_all(self) -> None:
@@ -161,3 +183,7 @@ def _is_stuck(intent: Intent, mark: int) -> bool:
 
 def _nothing_pending(path: str) -> FilesystemError:
     return FilesystemError(errno.ENOENT, f"nothing is pending for {path!r}")
+
+
+def _is_being_written(file: OpenFile) -> bool:
+    return any(handle.writable for handle in file.handles)

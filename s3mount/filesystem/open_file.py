@@ -114,6 +114,12 @@ class OpenFile:
         """Whether bytes or attributes are here that the bucket does not have."""
         return self.dirty or self.put is not None
 
+    @property
+    def unsent_bytes(self) -> int:
+        """About: parts that are sent twice count twice."""
+        sent = 0 if self.upload is None else self.upload.sent_bytes
+        return max(0, self.size - sent)
+
     def touch(self) -> None:
         """mtime and ctime are now; they ride in the next PUT.
 

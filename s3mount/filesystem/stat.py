@@ -47,6 +47,7 @@ class Pending:
     bytes: int
     files: int
     errors: list[str] = field(default_factory=list)
+    unfinished: int = 0  # of the files: those that programs are still writing
 
     def __bool__(self) -> bool:
         return bool(self.intents or self.files)

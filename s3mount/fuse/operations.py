@@ -90,9 +90,14 @@ class Operations(pyfuse3.Operations):
         self._open_files: set[int] = set()
         filesystem.invalidate = invalidate_entry
 
-    async def release_all(self) -> None:
-        """Releases what the kernel never will: at umount it drops RELEASEs not yet read."""
+    async def release_all(self, *, cut_off: bool) -> None:
+        """Releases what the kernel never will: at umount it drops RELEASEs not yet read.
+
+        `cut_off`: programs still had files open; what they wrote and did not close is not sent.
+        """
         for handle in tuple(self._open_files):
+            if cut_off and self._filesystem.cut_off(handle):
+                continue
             try:
                 await self.release(FileHandleT(handle))
             except FUSEError:

@@ -71,7 +71,7 @@ class FileUpload:
         self.error: Exception | None = None  # the last one
         self._size = 0
         self._started_at = 0.0
-        self._sent_bytes = 0
+        self.sent_bytes = 0
 
     @property
     def key(self) -> str | None:
@@ -196,8 +196,8 @@ class FileUpload:
         return {
             "key": self.name,
             "size": self._size,
-            "sent": self._sent_bytes,
-            "rate": self._sent_bytes / elapsed if elapsed else 0.0,
+            "sent": self.sent_bytes,
+            "rate": self.sent_bytes / elapsed if elapsed else 0.0,
             "error": str(self.error) if self.error is not None else None,
         }
 
@@ -268,7 +268,7 @@ class FileUpload:
                     raise CommitSuperseded  # aborted meanwhile
                 key, headers = destination()
                 await self._begun.begin(key, headers, self.file.record_id)
-                self._started_at, self._sent_bytes = time.monotonic(), 0
+                self._started_at, self.sent_bytes = time.monotonic(), 0
             assert self.upload_id is not None
             return self.upload_id
 
@@ -309,7 +309,7 @@ class FileUpload:
                 order = self.uploader.next_part() if flight is None else flight.order
                 sent = SentPart(part, start, end, body.stamp, known_base, order)
                 self.acknowledge(number, sent, checksum)
-        self._sent_bytes += end - start
+        self.sent_bytes += end - start
 
     def acknowledge(self, number: int, sent: SentPart, checksum: str | None = None) -> None:
         """The server has the part; `checksum` is that of its bytes, where it is known."""
