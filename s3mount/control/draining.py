@@ -67,20 +67,18 @@ class Draining:
             log.info("%s is unmounted, everything is sent", mountpoint)
             return SENT
         text = f"{mountpoint}: leaving with {left.intents} changes of {left.files} files"
-        self._tell(f"{text} ({left.bytes} bytes) not sent")
+        log.error("%s (%d bytes) not sent", text, left.bytes)
         names = filesystem.left()
         for name in names[:NAMES]:
-            self._tell(f"not sent: {name}")
+            log.error("not sent: %s", name)
         if len(names) > NAMES:
-            self._tell(f"and {len(names) - NAMES} more")
-        if left.unfinished:
-            self._tell(
-                f"{left.unfinished} files were still being written: those are not in the bucket"
-            )
+            log.error("not sent: %d more", len(names) - NAMES)
         if not filesystem.durable:
             return NOT_SENT
-        self._tell("all of it is in the journal: the next mount here sends it; files that were"
-                   " still being written are kept for: s3mount recover list")  # fmt: skip
+        if left.intents:
+            log.error("these changes are in the journal: the next mount here sends them")
+        if left.unfinished:
+            log.error("what was still being written is kept apart: s3mount recover list")
         return LEFT_IN_JOURNAL
 
     async def tell_watchers(self) -> None:
@@ -88,10 +86,6 @@ class Draining:
         self.state.ended.set()
         if self.state.watchers:
             await trio.sleep(WATCHERS_TIME)  # their answers go out
-
-    def _tell(self, text: str) -> None:
-        log.error(text)
-        self.say(text)
 
 
 def previous_mount(mountpoint: Path) -> str:
