@@ -5,6 +5,7 @@ depends on nothing but the settings, so that a part can go up before the file's 
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
 # A tenth of the parts each size, then twice that size: small files get small parts, and
 # eight doublings of 8 MiB hold 5 TiB in 10,000 parts.
@@ -52,6 +53,14 @@ class PartSchedule:
         tier = bisect_right(self._first_slots, slot) - 1
         start = self._offsets[tier] + (slot - self._first_slots[tier]) * self._sizes[tier]
         return start, start + self._sizes[tier]
+
+    def slots_within(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+        """The slots that lie in one of these ranges as a whole."""
+        for start, end in ranges:
+            for slot in range(self.slot_of(start), self.slot_of(end - 1) + 1):
+                low, high = self.bounds(slot)
+                if start <= low and high <= end:
+                    yield slot
 
     def slots(self, size: int) -> range:
         """All slots that a file of `size` bytes touches."""

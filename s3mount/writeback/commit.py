@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import trio
-
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
@@ -19,7 +17,6 @@ from s3mount.store.base import (
     NoSuchUpload,
     NotFound,
     PutResult,
-    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.base_object import BaseObject
@@ -27,9 +24,8 @@ from s3mount.writeback.body import BaseView, FileBody, ReadBase
 from s3mount.writeback.doubts import Sent
 from s3mount.writeback.looking import find_ours, look_first
 from s3mount.writeback.lost_answers import Unanswered
-from s3mount.writeback.part_table import SentPart
+from s3mount.writeback.plan_steps import PlanSteps, server_copies
 from s3mount.writeback.upload_plan import (
-    Copy,
     FileState,
     Keep,
     Multipart,
@@ -167,7 +163,7 @@ class Commit:
     async def _plan(self) -> Plan:
         upload = self._upload
         limits = self._uploader.limits(await self._store.capabilities())
-        if not await self._server_copies():
+        if not await server_copies(self._store, self._base):
             limits = replace(limits, copy_part_size=min(limits.copy_part_size, READ_AND_SEND))
         # No await from here until the plan is known to `droppable`.
         on_server = dict(upload.table.attempted)
@@ -193,12 +189,6 @@ class Commit:
         else:
             upload.planned = frozenset(step.number for step in plan.steps)
         return plan
-
-    async def _server_copies(self) -> bool:
-        """Whether part copies are done by the server (see ObjectStore.upload_part_copy)."""
-        if self._base is None or "%" in self._base.key:
-            return False
-        return (await self._store.capabilities()).part_copy
 
     # -- an upload under another key or other headers
 
@@ -231,7 +221,7 @@ class Commit:
             log.warning("%r is published before it is complete: the spool had no room", key)
         await self._zero_cut_holes(steps)
         stamp = self._file.write_count
-        await self._execute(steps)
+        await self._carry_out(steps)
         condition = self._condition if key == self.key else ALWAYS
         result = await self._complete(steps, key, condition, stamp)
         self._file.was_published()
@@ -289,6 +279,10 @@ class Commit:
 
     # -- carrying out
 
+    async def _carry_out(self, steps: Sequence[Step]) -> None:
+        view = BaseView(self._visible, self._read_base)
+        await PlanSteps(self._upload, self._base, view, self._since).run(steps)
+
     async def _put(self) -> PutResult:
         """The whole object in one request, then the end of an upload that is not needed."""
         can = await self._store.capabilities()
@@ -322,80 +316,10 @@ class Commit:
 
     async def _multipart(self, plan: Multipart) -> PutResult:
         self._upload.free = plan.free
-        await self._execute(plan.steps)
+        await self._carry_out(plan.steps)
         result = await self._complete(plan.steps, self.key, self._condition, self._since)
         self._upload.forget_upload()
         return result
-
-    async def _execute(self, steps: Sequence[Step]) -> None:
-        """All steps at once, bounded by bytes in flight. After a transient failure the others
-        still finish: their parts are kept for the next commit. Raises the first failure."""
-        failures: list[Exception] = []
-        planned = {step.number for step in steps}
-        await self._upload.stop_flights(set(self._upload.flights) - planned)
-
-        async with trio.open_nursery() as nursery:
-
-            async def guarded(step: Step) -> None:
-                try:
-                    await self._carry_out(step)
-                except (StoreError, FilesystemError, OSError) as error:
-                    failures.append(error)
-                    if not getattr(error, "transient", False):
-                        nursery.cancel_scope.cancel()
-
-            for step in steps:
-                # Parts that are there already are most of a large file's.
-                if isinstance(step, Keep) and step.number in self._upload.table.sent:
-                    continue
-                nursery.start_soon(guarded, step)
-        if failures:
-            permanent = [error for error in failures if not getattr(error, "transient", False)]
-            raise (permanent or failures)[0]
-
-    async def _carry_out(self, step: Step) -> None:
-        upload = self._upload
-        if isinstance(step, Copy):
-            await self._copy_part(step)
-            return
-        if isinstance(step, Keep):
-            flight = upload.flights.get(step.number)
-            if flight is not None:
-                if flight.resting:
-                    flight.scope.cancel()
-                await flight.done.wait()
-            if step.number in upload.table.sent:
-                return
-        await upload.send(
-            step.number,
-            step.start,
-            step.end,
-            BaseView(self._visible, self._read_base),
-            etag=self._base.etag if self._base else None,
-            since=self._since,
-        )
-
-    async def _copy_part(self, step: Copy) -> None:
-        upload, base = self._upload, self._base
-        assert base is not None
-        assert upload.key is not None
-        assert upload.upload_id is not None
-        upload.table.attempt(step.number, step.start, step.end)
-        # Where the store has to read and send the range itself it takes memory.
-        weight = 0 if await self._server_copies() else step.end - step.start
-        async with self._uploader.memory.holding(weight):
-            part = await self._store.upload_part_copy(
-                upload.key,
-                upload.upload_id,
-                step.number,
-                base.key,
-                step.start,
-                step.end - step.start,
-                source_etag=base.etag,
-            )
-        upload.acknowledge(
-            step.number, SentPart(part, step.start, step.end, self._since, base.etag)
-        )
 
     async def _complete(
         self, steps: Sequence[Step], key: str, condition: Condition, stamp: int

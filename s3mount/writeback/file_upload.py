@@ -384,18 +384,13 @@ class FileUpload:
             or self.file.failure is not None
         ):
             return False
-        for slot in self._full_slots():
+        schedule, file = self.uploader.schedule, self.file
+        for slot in schedule.slots_within(file.present):
+            if not file.dirty.overlaps(*schedule.bounds(slot)):
+                continue
             if slot + 1 not in self.flights and not self.still_valid(slot + 1, None):
                 self._ready.add(slot)
         return self._launch(hold_first=False)
-
-    def _full_slots(self) -> Iterator[int]:
-        schedule = self.uploader.schedule
-        for start, end in self.file.present:
-            for slot in range(schedule.slot_of(start), schedule.slot_of(end - 1) + 1):
-                low, high = schedule.bounds(slot)
-                if start <= low and high <= end and self.file.dirty.overlaps(low, high):
-                    yield slot
 
     def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:
         """See PartTable.droppable; never a part that is being sent again, nor one of a file that
