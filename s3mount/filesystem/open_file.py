@@ -39,7 +39,7 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
-from s3mount.writeback.intents import Intent, NotYetError
+from s3mount.writeback.intents import ABSENT, Intent, NotYetError
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
 
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from s3mount.filesystem.recovered_put import RecoveredPut
 
 log = logging.getLogger(__name__)
+
+# What could not be sent for so many seconds after its close looks at what is there first.
+LATE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,20 +286,23 @@ class OpenFile:
         if self.recovering is None:  # else they tell what the mount that died was sending
             intent.headers = self._headers()
         version = self.inode.version
-        known = version is not None and not self.replaces and not intent.recovered
-        if known and version is not None and intent.expects != version.etag:
+        if version is not None and not self.replaces and not intent.recovered:
             intent.expects = version.etag
-            self.state.books.update(intent)
-        elif self.changes != self.records.changes:
-            self.state.books.update(intent)  # more than what was sealed goes along
-        intent.condition = self._condition()
+        intent.condition = self._condition(intent)
 
-    def _condition(self) -> Condition:
+    def _condition(self, intent: Intent) -> Condition:
+        """A whole rewrite replaces whatever is there, as on NFS, but only soon after its close:
+        much later others may have put newer work there (ruling 10)."""
         if self.exclusive:
             return Condition(absent=True)
-        if self.whole or self.remote is None:
+        if not self.whole and self.remote is not None:
+            return Condition(etag=self.remote.etag)
+        late = trio.current_time() - self.records.sealed_at > LATE
+        if not late or intent.expects is None:
             return ALWAYS
-        return Condition(etag=self.remote.etag)
+        if intent.expects is ABSENT:
+            return Condition(absent=True)
+        return Condition(etag=intent.expects)
 
     def _headers(self) -> WriteHeaders:
         """Our metadata, and what the object carries that is not ours."""
@@ -346,7 +352,7 @@ class OpenFile:
                     raise  # ESTALE: the base could not be read any more
                 await self._keep(key, headers)
                 raise FilesystemError(
-                    errno.EEXIST if condition.absent else errno.ESTALE,
+                    errno.EEXIST if self.exclusive else errno.ESTALE,
                     f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
                 ) from error
 

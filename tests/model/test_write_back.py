@@ -328,6 +328,45 @@ async def test_a_full_spool_that_nothing_drains_is_enospc(
         assert all(found[f"f{number}"] == LARGE for number in range(done))
 
 
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_could_not_be_sent_for_long_does_not_overwrite_newer_work(
+    client: Client, store: MemoryStore, autojump_clock: MockClock, known: bool
+) -> None:
+    """A whole rewrite, of a name that was free or not, behind an outage of minutes."""
+    if known:
+        await client.write("f", THREE)
+        await client.write("mine", THREE)
+    assert not await client.fs.drain(MINUTE)
+
+    async def down(operation: str, key: str) -> None:
+        raise ConnectionLost("down", operation=operation, key=key)
+
+    store.before = down
+    await client.write("f", ONE)
+    await client.write("mine", ONE)
+    await trio.sleep(10 * MINUTE)
+    store.put_foreign("f", TWO)
+    store.before = None
+    await trio.sleep(MINUTE)
+    found = contents(store)
+    assert (found.pop("f"), found.pop("mine")) == (TWO, ONE)
+    ((name, data),) = found.items()
+    assert name.startswith("f.conflict-")
+    assert data == ONE
+    assert len(client.fs.status()["failures"]) == 1
+
+
+async def test_the_last_close_wins_as_long_as_it_is_sent_at_once(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", ONE)
+    assert not await client.fs.drain(MINUTE)
+    store.put_foreign("f", TWO)
+    await client.write("f", THREE)
+    assert not await client.fs.drain(MINUTE)
+    assert contents(store) == {"f": THREE}
+
+
 async def test_ordered_changes_reach_the_bucket_in_their_order(
     store: MemoryStore, config: MountConfig, autojump_clock: MockClock
 ) -> None:
