@@ -12,7 +12,7 @@ T = TypeVar("T")
 SMALL_PUT = 1024 * 1024
 # CopyObject of 5 GiB and Complete of 10,000 parts answer late.
 SERVER_SIDE_PATIENCE = 120.0
-SERVER_SIDE_SILENCE = 60.0  # each attempt of them
+SERVER_SIDE_SILENCE = 3.0  # times the read timeout, in each attempt of them
 
 
 class Sender:

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 SEND_SLICE = 256 * 1024
 READ_SLICE = 4 * 1024 * 1024  # the deadline is looked at in between; joining them costs a copy
 _HOPS = 4  # redirects and renewals of credentials within one attempt
-_DIAGNOSE_INTERVAL = 30.0  # seconds between two looks for the reason of a bodiless refusal
+_DIAGNOSIS_HOLDS = 2.0  # seconds for which the reason found for one bodiless refusal serves all
 # What new credentials may help against; a secret can change under the same key id.
 _REFRESHABLE = frozenset(
     {
@@ -76,7 +76,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: Body = field(default=b"", repr=False)
     about: str = ""  # what the log calls it where there is no key: a prefix, the first key
-    silence: float = 0.0  # seconds that the service may work before it answers; 0: as configured
+    silence: float = 1.0  # times the read timeout that the service may work before it answers
 
     @property
     def size(self) -> int:
@@ -170,7 +170,11 @@ class Wire:
         self._threads = threads
         self._lock = threading.Lock()  # guards _route; held for no I/O but the first resolving
         self._route: tuple[Endpoint, Signer, HTTPConnectionPool] | None = None
-        self._diagnosed_at = -_DIAGNOSE_INTERVAL
+        # Guards the two after it, and is held while the reason is asked for: many HEADs are
+        # refused at once when a token expires.
+        self._diagnosing = threading.Lock()
+        self._diagnosed_at = -_DIAGNOSIS_HOLDS
+        self._diagnosis: dict[str, str] = {}
 
     def send(self, request: Request, deadline: float) -> Answer:
         """Any 2xx answer, its body complete. `deadline` is of time.monotonic().
@@ -187,7 +191,7 @@ class Wire:
             fields = self._fields(request, answer, deadline)
             if not (
                 self._relocated(route[0], request, answer, fields)
-                or self._renewed(credentials, fields)
+                or self._renewed(request, credentials, fields)
                 or self._set_clock(route[1], answer, fields)
             ):
                 break
@@ -286,9 +290,15 @@ class Wire:
         self._forget_route(endpoint)
         return True
 
-    def _renewed(self, credentials: ReadOnlyCredentials | None, fields: Mapping[str, str]) -> bool:
+    def _renewed(
+        self,
+        request: Request,
+        credentials: ReadOnlyCredentials | None,
+        fields: Mapping[str, str],
+    ) -> bool:
         if fields.get("Code") not in _REFRESHABLE:
-            return False
+            # A HEAD does not say why; the LIST that asked for it may have had newer ones.
+            return request.method == "HEAD" and self._connection.credentials() != credentials
         return self._connection.reload_credentials(credentials)
 
     def _set_clock(self, signer: Signer, answer: Answer, fields: Mapping[str, str]) -> bool:
@@ -310,19 +320,20 @@ class Wire:
 
     def _fields(self, request: Request, answer: Answer, deadline: float) -> dict[str, str]:
         """The error's fields. HEAD has no body, so a refusal's reason (expired token, other
-        region) is looked for by a LIST without keys, at most once in a while."""
+        region) is looked for by a LIST without keys, once for all who are refused together."""
         if request.method != "HEAD" or answer.status not in {301, 307, 400, 401, 403}:
             return error_fields(answer.body)
-        now = time.monotonic()
-        if now - self._diagnosed_at < _DIAGNOSE_INTERVAL:
-            return {}
-        self._diagnosed_at = now
-        query = (("list-type", "2"), ("max-keys", "0"))
-        look = Request("ListObjectsV2", "GET", None, query)
-        seen = self._attempt(self._routed(), self._connection.credentials(), look, deadline)
-        fields = error_fields(seen.body)
-        # A LIST may be denied for another reason than the HEAD was.
-        return fields if fields.get("Code") != "AccessDenied" else {}
+        with self._diagnosing:
+            if time.monotonic() - self._diagnosed_at >= _DIAGNOSIS_HOLDS:
+                query = (("list-type", "2"), ("max-keys", "0"))
+                look = Request("ListObjectsV2", "GET", None, query)
+                credentials = self._connection.credentials()
+                seen = self._attempt(self._routed(), credentials, look, deadline)
+                fields = error_fields(seen.body)
+                # A LIST may be denied for another reason than the HEAD was.
+                self._diagnosis = fields if fields.get("Code") != "AccessDenied" else {}
+                self._diagnosed_at = time.monotonic()
+            return self._diagnosis
 
     # -- one exchange
 
@@ -361,7 +372,7 @@ class Wire:
         deadline: float,
     ) -> Answer:
         asked_at = time.monotonic()
-        silence = max(self._config.read_timeout, request.silence)
+        silence = self._config.read_timeout * request.silence
         read_timeout = max(0.01, min(silence, deadline - asked_at))
         connect_timeout = min(self._config.connect_timeout, read_timeout)
         body, size = self._framed(request, deadline)
