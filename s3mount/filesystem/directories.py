@@ -11,6 +11,7 @@ from typing import IO
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
+from s3mount.writeback.journal_log import sync_directory
 
 LOCK_INTERVAL = 0.1
 LOCK_PROGRESS = 2.0  # between two reports of how far the previous mount is
@@ -36,7 +37,7 @@ def check_directories(config: MountConfig) -> None:
                 f" {config.mountpoint}{another}"
             )
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(directory)
             found = directory.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
                 raise ConfigurationError(
@@ -48,6 +49,14 @@ def check_directories(config: MountConfig) -> None:
             raise ConfigurationError(
                 f"the cache directory {directory} cannot be used ({error.strerror}){another}"
             ) from None
+
+
+def _make(directory: Path) -> None:
+    """A power cut does not take it away again, with the journal that is synced in it."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        sync_directory(each.parent)
 
 
 @contextmanager

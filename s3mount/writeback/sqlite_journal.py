@@ -269,6 +269,7 @@ class SqliteJournal(RowRecorder):
     # -- in the background
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._contents = JournalContents()  # whoever wanted it has it
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sync_in_groups)
             nursery.start_soon(self._tidy_up)

@@ -17,6 +17,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.filesystem.directories import check_directories
 from s3mount.fuse.mountpoint import find_mount
+from tests.io_order import recorded
 from tests.mounting import Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
@@ -166,6 +167,19 @@ def test_directories_of_the_mount_are_its_owners_alone(tmp_path: Path) -> None:
     parents = (config.shared_dir, config.cache_dir.parent)
     for directory in (*parents, config.cache_dir, config.writeback.spool_dir):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_directories_that_are_made_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    with recorded(tmp_path, monkeypatch) as order:
+        check_directories(config)
+    synced = {name for what, name in order.events if what == "sync"}
+    made = [config.cache_dir, *config.cache_dir.parents]
+    inside = made[1 : made.index(tmp_path) + 1]
+    assert len(inside) == 5  # mounts, bucket, s3mount, cache, and what that is in
+    assert {each.name for each in inside} <= synced
 
 
 def test_a_directory_that_somebody_else_made_first_is_refused(tmp_path: Path) -> None:
