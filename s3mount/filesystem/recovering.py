@@ -1,24 +1,34 @@
 """What a mount that died left in the journal, taken up: see replay.py for the tree's part."""
 
+import contextlib
 import logging
 import shlex
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import trio
 
+from s3mount.core.metadata import is_directory_object
+from s3mount.filesystem.ledger import Place
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.recovered_put import RecoveredPut
 from s3mount.filesystem.replay import Replay
 from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
+from s3mount.store.base import StoreError
 from s3mount.writeback.journal_records import FileRecord, JournalContents, UploadRecord
+from s3mount.writeback.parallel import all_of
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile, describe
 from s3mount.writeback.recovery import LeftUploads, of_file
 
 log = logging.getLogger(__name__)
+
+# Looks at once, and how long they may take in all: they delay the mount.
+LOOKS = 64
+LOOK_FOR_OTHERS = 10.0
 
 Drain = Callable[[float | None, Callable[[Pending], None] | None], Awaitable[Pending]]
 
@@ -69,6 +79,7 @@ class Recovering:
             await self._record_anew(file, contents.files[number])
         self._needed = needed
         self.state.spool.pool.release_kept(needed)
+        await self._find_others(replay)
         self._drain = drain
 
     async def settle(self, timeout: float, tell: Callable[[str], None]) -> None:
@@ -148,6 +159,23 @@ class Recovering:
                 self.recovered.bytes,
             )
         return replay
+
+    async def _find_others(self, replay: Replay) -> None:
+        """What was made in the place of something removed may be in the bucket already, while the
+        removal is not carried out: a file `a` for a directory `a/`, or the other way round. No
+        intent tells of it. What is not found in time is seen once the other is gone."""
+
+        async def one(place: Place, key: str) -> None:
+            with contextlib.suppress(StoreError):
+                info = await self.state.store.head(key)
+                directory = is_directory_object(
+                    info.key, info.size, info.headers.get("content-type"), info.metadata
+                )
+                if directory == key.endswith("/"):
+                    self.state.namespace.found(*place, info)
+
+        with trio.move_on_after(LOOK_FOR_OTHERS):
+            await all_of([partial(one, *found) for found in replay.emptied], LOOKS)
 
     async def _record_anew(self, file: OpenFile, record: FileRecord) -> None:
         """Its chunks were made anew, for another part size: the old ones are named until then."""

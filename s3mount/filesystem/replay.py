@@ -41,6 +41,9 @@ class Replay:
         self.mutations = mutations
         self.files: dict[int, OpenFile] = {}  # by the id of their FileRecord
         self.intents: list[Intent] = []
+        # Names that are to go, each with the key under which something else may stand there by
+        # now: a directory in a file's place, or the other way round.
+        self.emptied: list[tuple[Place, str]] = []
         self._records = records
         self._lived_until = lived_until
         self._kinds: dict[Kind, Callable[[Intent], None]] = {
@@ -114,6 +117,10 @@ class Replay:
         if file is not None:
             file.detached()
         return inode
+
+    def _empty(self, place: Place, key: str) -> None:
+        other = key.removesuffix("/") if key.endswith("/") else f"{key}/"
+        self.emptied.append((place, other))
 
     def _directory(self, key: str) -> Inode:
         if key in (ROOT_MARKER, self.state.config.prefix):
@@ -197,6 +204,8 @@ class Replay:
         if intent.source is None:
             raise ValueError("a rename without source")
         old_place = self._place(intent.source)
+        if intent.key != intent.source:
+            self._empty(old_place, intent.source)
         if intent.copied_phase:
             # What stands at the new name is in the bucket: only the old one is left to go.
             inode = self._vacate(old_place)
@@ -205,9 +214,10 @@ class Replay:
         inode = self._entry(old_place) or self._file(intent.source, intent)
         if inode.directory is not None:
             raise ValueError("its source is a directory")
-        new_place = self._place(intent.key)
-        self._vacate(new_place)
-        self.state.namespace.move(inode, *new_place)
+        if intent.key != intent.source:  # else it was renamed back before it began
+            new_place = self._place(intent.key)
+            self._vacate(new_place)
+            self.state.namespace.move(inode, *new_place)
         if intent.attributes is not None:
             inode.attributes = intent.attributes
         file = self.state.open_files.get(inode)
@@ -227,11 +237,13 @@ class Replay:
         place = self._place(intent.key)
         inode = self._vacate(place)
         self.mutations.add_delete(inode, intent, [place], delay=0.0)
+        self._empty(place, intent.key)
 
     def _rename_tree(self, intent: Intent) -> None:
         if intent.source is None:
             raise ValueError("a rename without source")
         old_place = self._place(intent.source)
+        self._empty(old_place, intent.source)
         if intent.copied_phase:
             # All is at the new place. What is still at the old one is hidden by its pin.
             self._vacate(old_place)

@@ -270,6 +270,11 @@ class Namespace:
             parent, name, directory=directory, version=version, attributes=attributes
         )
 
+    def found(self, parent: Inode, name: str, info: ObjectInfo) -> None:
+        """What stands at a name of which nothing is known but that something else is to go."""
+        if name not in directory_of(parent).entries and not parent.detached:
+            self._tree.seen_info(parent, name, info, info.asked_at or self._clock())
+
     def lost(self, inode: Inode) -> None:
         """Others have put something else at its name, or nothing: the next lookup asks."""
         self._tree.lost(inode)

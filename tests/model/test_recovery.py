@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -247,6 +248,19 @@ class TestCopy:
         await self.rename(store, config, dead, WEEK)
         assert files(store) == {"a": b"theirs", "b": b"bytes"}
 
+    async def test_renamed_back_before_it_began(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        etag = ours(store, "a", b"bytes")
+        changed = replace(FILE, mtime_ns=77)
+        fields = {"source_etag": etag, "size": 5, "attributes": changed}
+        dead.intent(Kind.COPY, "a", source="a", **fields)
+        async with remounted(store, config, MemoryJournal(dead.contents())) as client:
+            assert await client.ls() == ["a"]
+            assert (await client.stat("a")).attributes.mtime_ns == 77
+        assert files(store) == {"a": b"bytes"}
+        assert attributes_of(store.objects["a"]) == changed
+
     async def test_a_chain_of_renames_and_a_new_file(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
     ) -> None:
@@ -273,6 +287,30 @@ class TestDelete:
             assert await client.ls() == ["d"]
             assert not await client.exists("a")
         assert files(store) == {"d": b"stays"}
+
+    async def test_of_a_directory_in_whose_place_a_file_is(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        """The file was sent, and nothing in the journal tells of it any more."""
+        marker = store.put_foreign("a/", b"")
+        dead.intent(Kind.DELETE, "a/", source_etag=marker.etag)
+        ours(store, "a", b"bytes")
+        async with remounted(store, config, MemoryJournal(dead.contents())) as client:
+            assert await client.ls() == ["a"]
+            assert await client.read("a") == b"bytes"
+        assert contents(store) == {"a": b"bytes"}
+
+    async def test_of_a_file_in_whose_place_a_directory_is(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        dead.intent(Kind.DELETE, "a", source_etag=ours(store, "a", b"bytes"))
+        headers = headers_of("a/", DIRECTORY)
+        store.put_foreign("a/", b"", headers.metadata, headers.headers)
+        async with remounted(store, config, MemoryJournal(dead.contents())) as client:
+            assert await client.ls() == ["a"]
+            assert (await client.stat("a")).attributes.mode == DIRECTORY.mode
+            await client.write("a/f", b"in it")
+        assert contents(store) == {"a/": b"", "a/f": b"in it"}
 
     async def test_newer_versions_stay(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
