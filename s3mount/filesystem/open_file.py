@@ -423,6 +423,8 @@ class OpenFile:
         """All bytes of a small file, if they are at hand; to be asked before `committed`."""
         if self.spooled is None or not 0 < self.size <= self.state.config.read.small_object:
             return None
+        if not self.spooled.present.covers(self.visible, self.size):
+            return None  # a hole, or a part that left the full spool
         answer = bytearray(self.size)
         if self.remote is not None and self.visible:
             known = self.state.readpath.known(self.remote, 0, self.visible)

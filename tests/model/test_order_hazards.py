@@ -493,3 +493,20 @@ async def test_a_failed_write_leaves_the_size_as_it_was(
         await client.close(handle)
         assert (await client.read("f"))[: len(TWO + ONE)] == TWO + ONE
         await settled(client, store)
+
+
+async def test_a_small_file_whose_first_part_left_the_spool_is_read_as_it_was_written(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """Not as zeros, which were kept for its next reader."""
+    data = random.Random(7).randbytes(5000)  # two parts, and small enough to be kept whole
+    handle = await client.create("f")
+    await client.fs.write(handle, 0, data)
+    await trio.sleep(1)  # the first part is sent
+    (file,) = client.fs.state.open_files.values()
+    assert file.spooled is not None
+    assert client.fs.state.uploader._drop_oldest(ends=True)
+    assert list(file.spooled.dropped) == [(0, 4096)]
+    await client.close(handle)
+    assert contents(store) == {"f": data}
+    assert await client.read("f") == data
