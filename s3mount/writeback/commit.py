@@ -102,6 +102,10 @@ class Commit:
             and earlier.stamp == self._file.write_count
         )
 
+    @property
+    def unconditional(self) -> bool:
+        return self._condition == ALWAYS
+
     def as_unanswered(self, result: PutResult) -> Unanswered:
         return Unanswered(self.key, self._sent(result.etag), self._since)
 
@@ -305,12 +309,18 @@ class Commit:
                 limiter=self._uploader.readers,
             ) as body,
         ):
-            with self._upload.lost.request(
-                self.key, self._sent(), self._since, replaced=self._replaced(self.key)
-            ):
-                result = await self._store.put(
-                    self.key, body.body, self._headers, condition=self._condition
-                )
+            lost = self._upload.lost
+            try:
+                with lost.request(
+                    self.key, self._sent(), self._since, replaced=self._replaced(self.key)
+                ):
+                    result = await self._store.put(
+                        self.key, body.body, self._headers, condition=self._condition
+                    )
+            except StoreError as error:
+                if error.ambiguous:
+                    lost.know_etag(await trio.to_thread.run_sync(integrity.md5, body.body))
+                raise
         await self._upload.end_upload()
         return result
 

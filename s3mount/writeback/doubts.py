@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from s3mount.store.base import NotFound, ObjectInfo, ObjectStore, StoreError, WriteHeaders
-from s3mount.writeback.looking import is_ours
+from s3mount.store.base import ObjectInfo, ObjectStore, StoreError, WriteHeaders
+from s3mount.writeback.looking import find_ours, is_ours
 
 # How long after its connection broke a request may still be carried out. A service that reads a
 # request acts on it within a moment, or when it comes back to life: then a look, which has to wait
@@ -81,6 +81,12 @@ class Doubts:
             if sent is not None:
                 doubt.sent.append(sent)
 
+    def know(self, key: str, sent: Sent, better: Sent) -> None:
+        """More is known of a request that was added."""
+        doubt = self._doubts.get(key)
+        if doubt is not None:
+            doubt.sent = [better if one is sent else one for one in doubt.sent]
+
     def answered(self, key: str) -> None:
         """A newer request was: what is there is known, but the older one may still come."""
         doubt = self._doubts.get(key)
@@ -126,11 +132,8 @@ class Doubts:
         """
         if doubt.requests != 1 or len(doubt.sent) != 1:
             return False
-        try:
-            found = await self._store.head(key)
-        except NotFound:
-            return False
-        if not self.is_ours(found):
+        (sent,) = doubt.sent
+        if not await find_ours(self._store, key, sent.size, sent.headers, sent.etags):
             return False
         doubt.until = 0.0
         return True

@@ -52,12 +52,14 @@ async def find_ours(
     etags: Collection[str] = (),
     *,
     replaced: str | None = None,
+    strict: bool = False,
 ) -> PutResult | None:
     """What is at `key`, if an earlier request of ours wrote it whose answer is not known; else
     None: nothing is there, or somebody else's object. Costs a HEAD; raises StoreErrors.
 
     `replaced`: the ETag of the version that was there before, which the request was to replace.
-    See `is_ours` for what the other arguments mean.
+    `strict`: the ETag must be one of `etags` even if it is not known whether ETags tell anything
+    here: where to send it once more does no harm. See `is_ours` for what the other arguments mean.
     """
     try:
         found = await store.head(key)
@@ -67,7 +69,7 @@ async def find_ours(
         return None
     can = await store.capabilities()
     telling = can.multipart_etags if "-" in found.etag else can.md5_etags
-    if etags and telling and found.etag not in etags:
+    if etags and (telling or strict) and found.etag not in etags:
         # While a multipart upload is under way mtime stands still: two versions may share it.
         return None
     # Its own time, not that of this answer, tells this version from others'.

@@ -6,7 +6,7 @@ What an earlier attempt has stored is ours: a condition that fails because of it
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -66,6 +66,16 @@ class LostAnswers:
                 self._last = Unanswered(key, sent, stamp, replaced, completes)
             raise
 
+    def know_etag(self, etag: str) -> None:
+        """That of the object which the request without an answer was to make, where ETags are
+        MD5s. Its metadata alone may be those of a version before it: a chmod that had not begun
+        when the file was written again has stored the newest attributes."""
+        last = self._last
+        if last is not None:
+            sent = replace(last.sent, etags=(etag,))
+            self._doubts.know(last.key, last.sent, sent)
+            self._last = replace(last, sent=sent)
+
     async def carry_out(self, work: "Commit") -> PutResult:
         again = self._last.sent if self._last is not None and work.repeats(self._last) else None
         await self._doubts.settle(work.key, again=again)
@@ -98,6 +108,7 @@ class LostAnswers:
             done.sent.headers,
             done.sent.etags,
             replaced=done.replaced,
+            strict=work.unconditional,
         )
         if found is None:
             return None

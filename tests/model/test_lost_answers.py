@@ -308,6 +308,23 @@ async def test_a_file_unlinked_while_two_directories_above_it_are_renamed_does_n
     assert contents(store) == {"e/": b"", "y/": b""}
 
 
+async def test_a_lost_put_is_not_mistaken_for_the_chmod_before_it(
+    config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """A chmod takes the newest attributes along, and the new bytes may be as many as the old."""
+    store = memory_store()
+    async with mounted(store, config) as client:
+        await client.write("f", SMALL)
+        await client.setattr("f", mode=0o600)  # not begun yet
+        handle = await client.open("f", os.O_RDWR | os.O_TRUNC)
+        await client.fs.write(handle, 0, bytes(len(SMALL)))
+        store.before = Loses("PutObject")
+        await client.close(handle)
+        assert store.before.left == 0
+        await settled(client, store)
+        assert contents(store) == {"f": bytes(len(SMALL))}
+
+
 async def test_a_long_copy_in_parts_is_progress(
     store: MemoryStore, config: MountConfig, autojump_clock: MockClock
 ) -> None:
