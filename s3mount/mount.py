@@ -165,8 +165,20 @@ class Mount:
             await draining.run()
             status = draining.farewell()
             await draining.tell_watchers()
+            if status and self.hurry.is_set():
+                await self._go_now(journal, status)
             background.cancel_scope.cancel()
         return status
+
+    async def _go_now(self, journal: Journal, status: int) -> None:
+        """Ends the process without waiting for answers that a hanging service may never give.
+
+        Nothing is lost by that: all of it is as safe as after a kill, for which the journal is.
+        """
+        await journal.sync()
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)
 
     async def _recover(self, filesystem: FileSystem) -> None:
         """Takes up what an earlier mount left; returns when it is shown, and mostly sent."""

@@ -17,8 +17,9 @@ from tests.mounting import Mount, Mounts, names, wait_until
 from tests.servers import Bucket
 
 LEFT = 3  # the exit status
-# A frozen service is waited for at most this long beyond the mount's own limit: a loaded machine.
+# A request that is never answered ends after 20 s.
 SOON = 40.0
+AT_ONCE = 15.0
 
 
 @pytest.fixture
@@ -94,10 +95,8 @@ def test_a_second_signal_leaves_at_once_and_says_what_was_not_sent(
     (mounted.path / "file").write_bytes(b"x" * 1000)
     mounted.signal(signal.SIGTERM)
     wait_until(lambda: "leaving: 2 changes, 1000 bytes still to be sent" in mounted.text(), 20)
-    begin = time.monotonic()
     mounted.signal(signal.SIGTERM)
     assert mounted.wait() == LEFT, mounted.text()
-    assert time.monotonic() - begin < SOON
     assert "leaving with 2 changes of 1 files (1000 bytes) not sent" in mounted.text()
     assert "not sent: put 'file' (1000 bytes)" in mounted.text()
     assert "not sent: mkdir 'directory/'" in mounted.text()
@@ -106,12 +105,13 @@ def test_a_second_signal_leaves_at_once_and_says_what_was_not_sent(
     assert_the_next_mount_sends_it(mounts, mounted, moto_bucket, proxy, wanted).unmount()
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "umount"])
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGTERM twice", "umount"])
 def test_a_frozen_service_holds_nobody_up_who_leaves(
     moto_bucket: Bucket, mounts: Mounts, proxy: CountingProxy, how: str
 ) -> None:
     """Requests are taken, and never answered while the mount leaves."""
-    options = ("--leave-timeout", "2", "--metadata-ttl", "60")
+    limit = "600" if how == "SIGTERM twice" else "2"
+    options = ("--leave-timeout", limit, "--metadata-ttl", "60")
     mounted = write_back(mounts, moto_bucket, proxy, *options)
     (mounted.path / "before").write_bytes(b"sent")
     mounted.flush()
@@ -126,12 +126,16 @@ def test_a_frozen_service_holds_nobody_up_who_leaves(
     (mounted.path / "file").write_bytes(b"acknowledged")
     (mounted.path / "before").chmod(0o600)
     begin = time.monotonic()
-    if how == "SIGTERM":
+    if how.startswith("SIGTERM"):
         mounted.signal(signal.SIGTERM)
+        if how == "SIGTERM twice":
+            wait_until(lambda: "leaving: " in mounted.text())
+            mounted.signal(signal.SIGTERM)
     else:
         assert mounted.run("umount", mounted.path).returncode == LEFT
     assert mounted.wait() == LEFT, mounted.text()
-    assert time.monotonic() - begin < SOON
+    # Who only waits so long waits for the end of the requests under way as well.
+    assert time.monotonic() - begin < (SOON if how == "SIGTERM" else AT_ONCE)
     assert find_mount(mounted.path) is None
     assert moto_bucket.keys() == ["before"]
     proxy.cut()
