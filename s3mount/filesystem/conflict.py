@@ -77,7 +77,9 @@ async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeade
 
     The whole file if its unchanged parts can still be read; else one object for each range that
     was written here, its offset in the name, for a made-up byte must never stand for a missing
-    one. Raises StoreError if not even that can be stored: then the bytes stay in the spool.
+    one. Of a file larger than the spool the first parts may be in the unfinished upload only: that
+    is left as it is then, and named. Raises StoreError if not even that can be stored: then the
+    bytes stay in the spool.
     """
     if file.conflict_name is None:
         # Kept for the next attempt, should this one's answer be lost.
@@ -122,9 +124,26 @@ async def _keep_ranges(file: "OpenFile", key: str, target: str, headers: WriteHe
         await _send(file, name, headers, start, end, None)
         names.append(name)
         log.warning("%r was changed by another host; bytes written here are kept as %r", key, name)
-    if spooled.dropped or spooled.published:
-        log.error("%r: parts of it left the full spool and are lost", key)
+    if spooled.dropped:
+        names += await _keep_upload(file, key)
+    if spooled.published:
+        log.error("%r: what was published early was replaced by another host and is lost", key)
     return names
+
+
+async def _keep_upload(file: "OpenFile", key: str) -> list[str]:
+    """Bytes that left the full spool are parts of the unfinished upload, and nowhere else. Only
+    its end could bring them back, in the place of the other host's object: it is not aborted."""
+    spooled, upload = file.spooled, file.upload
+    if spooled is None or upload is None or upload.upload_id is None:
+        log.error("%r: bytes of it left the full spool and are in no upload any more", key)
+        return []
+    await upload.stop_flights()
+    name = f"upload {upload.upload_id} of {upload.key}"
+    ranges = ", ".join(f"{start} to {end}" for start, end in spooled.dropped)
+    log.error("%r: bytes %s left the full spool before and are kept as %s", key, ranges, name)
+    upload.forget_upload()
+    return [name]
 
 
 # -- sending -----------------------------------------------------------------------------------
