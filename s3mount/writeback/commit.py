@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import trio
+
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
@@ -17,6 +19,7 @@ from s3mount.store.base import (
     NoSuchUpload,
     NotFound,
     PutResult,
+    StoreError,
     WriteHeaders,
 )
 from s3mount.writeback.base_object import BaseObject
