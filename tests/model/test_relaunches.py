@@ -1,0 +1,26 @@
+"""Random operations on mounts that die among them, and again while they recover.
+
+`python -m tests.model.search --relaunches` looks at as many seeds as one likes.
+"""
+
+import logging
+
+import pytest
+
+from tests.model.acting import counts
+from tests.model.search import failure
+
+SEEDS = range(20)
+STEPS = 80
+
+
+@pytest.mark.bounded(300)
+def test_what_was_acknowledged_survives_every_crash() -> None:
+    counts.clear()
+    logging.disable(logging.CRITICAL)
+    try:
+        found = {seed: failure(seed, 0.0, STEPS, trace=False, relaunches=True) for seed in SEEDS}
+    finally:
+        logging.disable(logging.NOTSET)
+    assert {seed: text for seed, text in found.items() if text is not None} == {}
+    assert counts["crash"] > 2 * len(SEEDS)
