@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="contrib/campaign", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="name", required=True, metavar="CAMPAIGN")
     for each in sorted(CAMPAIGNS.values(), key=lambda found: found.name):
-        _common(commands.add_parser(each.name, help=each.help), each)
+        # argparse formats it: a percent sign would begin a field.
+        _common(commands.add_parser(each.name, help=each.help.replace("%", "%%")), each)
     whole = commands.add_parser("all", help="every campaign at its full size, one after the other")
     _common(whole, None)
     return parser
