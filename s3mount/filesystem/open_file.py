@@ -331,11 +331,12 @@ class OpenFile:
                 if isinstance(looked, PutResult):
                     return looked
                 condition = looked
-            self.snapshot = replace(self.snapshot, size=self.size)
             try:
                 if self.remote is not None and not self._is_own(self.remote):
                     await self._learn_foreign_metadata()
                     headers = self._headers()
+                # It may have grown meanwhile; what is sent is what is here now.
+                self.snapshot = replace(self.snapshot, size=self.size)
                 return await self.upload.commit(
                     key,
                     headers,

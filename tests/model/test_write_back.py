@@ -157,6 +157,29 @@ async def test_what_is_closed_while_it_is_sent_follows(
         assert contents(store) == {"f": ONE + TWO}
 
 
+async def test_an_object_of_others_that_grows_while_its_metadata_is_asked_for(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """What was sent is known with its size: the next append finds it as it is."""
+
+    async def slow(operation: str, key: str) -> None:
+        if operation == "HeadObject":
+            await trio.sleep(2)
+
+    store.put_foreign("f", b"base,", {"colour": "red"})
+    async with mounted(store, config) as client:
+        handle = await client.open("f", os.O_WRONLY | os.O_APPEND)
+        await client.write("f", b"one,", os.O_APPEND)
+        store.before = slow
+        await trio.sleep(1)
+        await client.fs.write(handle, 0, b"two,")  # while the HEAD is on its way
+        await trio.sleep(3)
+        await client.release(handle)
+        await client.write("f", b"three", os.O_APPEND)
+        assert not await client.fs.drain(MINUTE)
+        assert contents(store) == {"f": b"base,one,two,three"}
+
+
 async def test_half_a_file_that_is_written_anew_is_never_published(
     client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
