@@ -10,7 +10,6 @@ from trio._core import _run
 
 from s3mount.store.base import Capabilities
 from tests.model.acting import Operation
-from tests.model.crashing import CrashDriver
 from tests.model.driver import Driver
 from tests.model.mounted import run, scratch_directory, tiny_config
 from tests.model.relaunching import RelaunchingDriver
@@ -59,13 +58,6 @@ WEIGHTS = {
     "foreign_delete": 2,
     "conflict": 2,
 }
-# Of a mount that dies now and then, alone in its bucket.
-CRASH_WEIGHTS = {
-    name: weight
-    for name, weight in WEIGHTS.items()
-    if name not in ("remount", "conflict") and not name.startswith("foreign")
-} | {"kill": 4}
-CRASH_KINDS = [name for name, weight in CRASH_WEIGHTS.items() for _ in range(weight)]
 KINDS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
 # Of one that dies among the work of others, and again while it recovers.
 RELAUNCH_KINDS = [*KINDS, *["crash"] * 6]
@@ -83,13 +75,7 @@ def slow(latency: float, seed: int) -> Callable[[str, str], Any] | None:
     return before
 
 
-def check(
-    how: dict[str, Any],
-    operations: list[Operation],
-    tell: Callable[[str], None],
-    *,
-    crashes: bool = False,
-) -> None:
+def check(how: dict[str, Any], operations: list[Operation], tell: Callable[[str], None]) -> None:
     service: Capabilities = how["capabilities"]
     relaunches = how.get("relaunches", False)
     with scratch_directory() as directory:
@@ -107,10 +93,10 @@ def check(
                 random.Random(how["seed"]),
                 capabilities=service,
                 before=slow(how["latency"], how["seed"]),
-                after=slow(how["latency"], how["seed"] + 1) if crashes or relaunches else None,
+                after=slow(how["latency"], how["seed"] + 1) if relaunches else None,
                 page_size=how["page_size"],
             )
-            kind = CrashDriver if crashes else RelaunchingDriver if relaunches else Driver
+            kind = RelaunchingDriver if relaunches else Driver
             driver = kind(store, config, random.Random(how["seed"]))
             try:
                 await driver.run(operations)

@@ -13,7 +13,7 @@ from typing import Any
 
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABILITIES
 from tests.model.acting import Operation
-from tests.model.examples import CRASH_KINDS, KINDS, RELAUNCH_KINDS, check
+from tests.model.examples import KINDS, RELAUNCH_KINDS, check
 from tests.model.mounted import KIB
 
 
@@ -45,11 +45,10 @@ def failure(
     steps: int,
     *,
     trace: bool,
-    crashes: bool = False,
     relaunches: bool = False,
 ) -> str | None:
     """What went wrong, in one line; with `trace` all of it is printed."""
-    kinds = CRASH_KINDS if crashes else RELAUNCH_KINDS if relaunches else KINDS
+    kinds = RELAUNCH_KINDS if relaunches else KINDS
     how, operations = drawn(seed, faults, steps, kinds)
     if relaunches:
         # Without room for it half a file is published now and then: that has tests of its own.
@@ -58,7 +57,7 @@ def failure(
     if trace:
         print({name: value for name, value in how.items() if name != "capabilities"})
     try:
-        check(how, operations, tell, crashes=crashes)
+        check(how, operations, tell)
     except Exception as error:
         if trace:
             traceback.print_exc()
@@ -71,8 +70,7 @@ def main() -> int:
     parser.add_argument("--seeds", default="0-1000", help="FIRST-LAST, or one")
     parser.add_argument("--faults", type=float, default=0.08, help="share of mutating requests")
     parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--crashes", action="store_true", help="the mount dies now and then")
-    parser.add_argument("--relaunches", action="store_true", help="and while it recovers")
+    parser.add_argument("--relaunches", action="store_true", help="after crashes now and then")
     parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
@@ -90,7 +88,6 @@ def main() -> int:
             options.faults,
             options.steps,
             trace=options.trace,
-            crashes=options.crashes,
             relaunches=options.relaunches,
         )
         if found is not None:
