@@ -100,7 +100,8 @@ class Commit:
     def repeats(self, earlier: Unanswered) -> bool:
         """Whether that request was to do just what this commit is to do."""
         return (
-            earlier.key == self.key
+            not earlier.stage
+            and earlier.key == self.key
             and (earlier.sent.size, earlier.sent.headers) == (self._size, self._headers)
             and earlier.stamp == self._file.write_count
         )
@@ -194,7 +195,8 @@ class Commit:
         if isinstance(plan, SinglePut) or restarts:
             upload.planned = frozenset()
         else:
-            upload.planned = frozenset(step.number for step in plan.steps)
+            # Of a part to be sent, one on its way with other bounds may still arrive: not that.
+            upload.planned = frozenset(step.number for step in plan.steps if isinstance(step, Keep))
         return plan
 
     # -- an upload under another key or other headers
@@ -230,7 +232,7 @@ class Commit:
         stamp = self._file.write_count
         await self._carry_out(steps)
         condition = self._condition if key == self.key else ALWAYS
-        result = await self._complete(steps, key, condition, stamp)
+        result = await self._complete(steps, key, condition, stamp, stage=bool(dirty))
         self._file.was_published()
         published = BaseObject(key, result.etag, size, result.version_id)
         upload.published = (published, stamp)
@@ -335,7 +337,13 @@ class Commit:
         return result
 
     async def _complete(
-        self, steps: Sequence[Step], key: str, condition: Condition, stamp: int
+        self,
+        steps: Sequence[Step],
+        key: str,
+        condition: Condition,
+        stamp: int,
+        *,
+        stage: bool = False,
     ) -> PutResult:
         upload = self._upload
         assert upload.upload_id is not None

@@ -32,6 +32,7 @@ class Unanswered:
     stamp: int
     replaced: str | None = None  # the ETag of the version that it was to replace
     completes: bool = False  # the unfinished upload, which is gone if it was carried out
+    stage: bool = False  # an object that only a further request makes the file
 
 
 class LostAnswers:
@@ -56,6 +57,7 @@ class LostAnswers:
         *,
         replaced: str | None = None,
         completes: bool = False,
+        stage: bool = False,
     ) -> Iterator[None]:
         """Around a request that makes an object of the file; see Unanswered."""
         try:
@@ -63,8 +65,10 @@ class LostAnswers:
                 yield
         except (StoreError, trio.Cancelled) as error:
             if not isinstance(error, StoreError) or error.ambiguous:
-                self._last = Unanswered(key, sent, stamp, replaced, completes)
+                self._last = Unanswered(key, sent, stamp, replaced, completes, stage)
             raise
+        if self._last is not None and self._last.key == key:
+            self._last = None  # what it made, if anything, is replaced by now
 
     def know_etag(self, etag: str) -> None:
         """That of the object which the request without an answer was to make, where ETags are

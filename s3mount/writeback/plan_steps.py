@@ -38,8 +38,11 @@ class PlanSteps:
         """All steps at once, bounded by bytes in flight. After a transient failure the others
         still finish: their parts are kept for the next commit. Raises the first failure."""
         failures: list[Exception] = []
-        planned = {step.number for step in steps}
-        await self._upload.stop_flights(set(self._upload.flights) - planned)
+        # Also those of numbers that are sent here, with other bounds: the last part of a file that
+        # has grown since. Two requests for one number at once would leave either on the server.
+        kept = {step.number for step in steps if isinstance(step, Keep)}
+        await self._upload.stop_flights(set(self._upload.flights) - kept)
+        self._upload.planned = frozenset(step.number for step in steps)
 
         async with trio.open_nursery() as nursery:
 

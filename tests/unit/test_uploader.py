@@ -608,3 +608,61 @@ async def test_closing_a_file_with_an_unfinished_upload_aborts_it(tmp_path: Path
         await trio.testing.wait_all_tasks_blocked()
         assert r.store.uploads == {}
         assert r.spool.usage()["chunks"] == 0
+
+
+# -- found by random histories
+
+
+async def test_a_part_on_its_way_is_stopped_where_the_commit_sends_its_number_shorter(
+    tmp_path: Path,
+) -> None:
+    """The file grew after the commit was called: two requests for one number, in any order."""
+    gate = trio.Event()
+    gate.set()
+
+    async def before(operation: str, key: str) -> None:
+        if operation == "UploadPart":
+            await gate.wait()
+
+    store = MemoryStore(minimum_part_size=MINIMUM, before=before)
+    async with rig(tmp_path, store) as r:
+        writer = r.writer()
+        await _written_in_order(writer, 2 * PART + PART // 2)
+        gate = trio.Event()
+        committed = bytes(writer.expected)
+        async with trio.open_nursery() as nursery:
+            async with writer.upload._commit_lock:
+                nursery.start_soon(writer.commit)
+                await trio.testing.wait_all_tasks_blocked()
+                await _written_in_order(writer, PART)
+                assert 3 in writer.upload.flights
+            await trio.testing.wait_all_tasks_blocked()
+            assert 3 not in writer.upload.flights
+            gate.set()
+        assert writer.stored == committed
+        await writer.commit()
+        assert writer.stored == bytes(writer.expected)
+
+
+async def test_an_object_published_on_the_way_is_not_taken_for_the_file_when_its_answer_is_lost(
+    tmp_path: Path,
+) -> None:
+    lost = [True]
+
+    def after(operation: str, key: str) -> None:
+        if operation == "CompleteMultipartUpload" and lost:
+            lost.clear()
+            raise ServerError("no answer", operation=operation, key=key, ambiguous=True)
+
+    store = MemoryStore(minimum_part_size=MINIMUM, after=after, capabilities=CEPH_CAPABILITIES)
+    async with rig(tmp_path, store) as r:
+        writer = r.writer()
+        await _written_in_order(writer, 12 * PART)
+        await trio.testing.wait_all_tasks_blocked()
+        assert writer.file.dropped.covers(PART, 2 * PART)
+        await writer.write(PART + 100, b"changed")
+        with pytest.raises(ServerError):
+            await writer.commit()
+        await writer.commit()
+        assert writer.stored == bytes(writer.expected)
+        assert store.uploads == {}
