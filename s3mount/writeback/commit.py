@@ -362,7 +362,7 @@ class Commit:
         sent = Sent(size, upload.headers or self._headers, () if etag is None else (etag,))
         try:
             with upload.lost.request(
-                key, sent, stamp, replaced=self._replaced(key), completes=True
+                key, sent, stamp, replaced=self._replaced(key), completes=True, stage=stage
             ):
                 result = await self._store.complete_upload(
                     key, upload.upload_id, parts, condition=condition
