@@ -262,7 +262,8 @@ class Mutations(FileCommits):
             self.state.queue.cancel(waiting)
             intent.attributes = inode.attributes
         self._name_version(inode, intent)
-        intent.shown = inode.attributes
+        if file is None or not file.dirty:  # else its times are those of unsent bytes
+            intent.shown = inode.attributes
         return self.add_copy(inode, intent, old_place)
 
     def add_copy(self, inode: Inode, intent: Intent, old_place: Place) -> Intent:

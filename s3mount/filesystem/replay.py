@@ -233,10 +233,18 @@ class Replay:
         self.mutations.add_attributes(inode, intent)
 
     def _delete(self, intent: Intent) -> None:
-        """Also one that waited for readers of the file: they are gone."""
+        """Also one that waited for readers of the file: they are gone. What was renamed and then
+        removed before the copy began had two names, maybe."""
         place = self._place(intent.key)
         inode = self._vacate(place)
-        self.mutations.add_delete(inode, intent, [place], delay=0.0)
+        places = [place]
+        for key in intent.also_delete:
+            other = self._place(key)
+            if other != place and not intent.key.endswith("/"):
+                self._vacate(other)
+                self._empty(other, key)
+                places.append(other)
+        self.mutations.add_delete(inode, intent, places, delay=0.0)
         self._empty(place, intent.key)
 
     def _rename_tree(self, intent: Intent) -> None:

@@ -312,6 +312,16 @@ class TestDelete:
             await client.write("a/f", b"in it")
         assert contents(store) == {"a/": b"", "a/f": b"in it"}
 
+    async def test_of_a_file_that_had_been_renamed_over_another_one(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        etag = ours(store, "a", b"bytes")
+        ours(store, "b", b"what it was to replace")
+        dead.intent(Kind.DELETE, "a", also_delete=("b",), source_etag=etag)
+        async with remounted(store, config, MemoryJournal(dead.contents())) as client:
+            assert await client.ls() == []
+        assert contents(store) == {}
+
     async def test_newer_versions_stay(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
     ) -> None:
