@@ -169,11 +169,15 @@ class IntentQueue:
     def give_up(self, intent: Intent) -> None:
         """Ends the intent with ECANCELED, wherever it stands; what it was to do is not done.
 
-        A delete on its way in a batch may still be carried out.
+        Who waits for it hears so at once; a request under way ends first, for another one may not
+        overtake it, and may still be carried out, as may a delete in a batch.
         """
         if intent.state is State.WAITING:
             self.withdraw(intent, cancelled(intent))
         elif intent.state is State.RUNNING and intent.scope is not None:
+            self.refusals += 1
+            intent.refusal, intent.refused = cancelled(intent), self.refusals
+            intent.tell()
             intent.scope.cancel()
         elif intent.state is State.RUNNING:
             intent.unwanted = True

@@ -1,5 +1,6 @@
 """The commands that talk to a running mount, and many programs that wait in it at once."""
 
+import errno
 import json
 import os
 import stat
@@ -57,6 +58,42 @@ def test_cancel_gives_up_what_cannot_be_sent(moto_bucket: Bucket, mounts: Mounts
         proxy.down = False
         mounted.unmount()
     assert moto_bucket.keys() == []
+
+
+def test_cancel_frees_a_caller_stuck_in_close_while_the_service_hangs(
+    moto_bucket: Bucket, mounts: Mounts
+) -> None:
+    asked, thawed = threading.Event(), threading.Event()
+
+    def frozen(seen: Seen) -> None:
+        asked.set()
+        thawed.wait(100)
+
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        mounted = mounts.start(moto_bucket, url=proxy.url)
+        assert names(mounted.path) == []
+        proxy.inject("PutObject", Fault(before=frozen), times=100)
+        stuck: list[int | None] = []
+
+        def write() -> None:
+            try:
+                (mounted.path / "file").write_bytes(b"x")
+            except OSError as error:
+                stuck.append(error.errno)
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        assert asked.wait(10)
+        done = mounted.run("cancel", mounted.path, "file")
+        assert done.returncode == 0, done.stderr
+        writer.join(15)  # less than the 20 s after which the request itself fails
+        freed = not writer.is_alive()
+        thawed.set()
+        writer.join()
+        assert freed
+        assert stuck == [errno.ECANCELED]
+        proxy.clear()
+        mounted.unmount()
 
 
 def test_cancel_of_what_is_not_pending_is_refused(moto_bucket: Bucket, mounts: Mounts) -> None:
