@@ -1,0 +1,132 @@
+"""Write-back on a real mount: close without the network, what it costs, and errors that stay."""
+
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+from tests.counting_proxy import CountingProxy, Fault, Reply, Seen, error_reply
+from tests.mounting import Mount, Mounts, names
+from tests.servers import Bucket
+
+ONE, TWO = b"one " * 1000, b"two " * 2000
+
+
+def settled(mounted: Mount, *, within: float = 30.0) -> None:
+    """Until nothing is pending any more."""
+    end = time.monotonic() + within
+    while mounted.status()["pending"]["intents"]:
+        assert time.monotonic() < end, mounted.status()["intents"]
+        time.sleep(0.05)
+
+
+def test_close_needs_no_network_and_fsync_does(moto_bucket: Bucket, mounts: Mounts) -> None:
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        mounted = mounts.start(moto_bucket, "--durability=journal", url=proxy.url)
+        assert names(mounted.path) == []
+        proxy.down = True
+        proxy.cut()
+        (mounted.path / "f").write_bytes(ONE)
+        (mounted.path / "f").chmod(0o600)
+        assert (mounted.path / "f").read_bytes() == ONE
+        assert moto_bucket.keys() == []
+        pending = mounted.status()["pending"]
+        assert (pending["intents"], pending["files"]) == (1, 1)
+        proxy.down = False
+        with (mounted.path / "g").open("wb") as file:
+            file.write(TWO)
+            file.flush()
+            os.fsync(file.fileno())
+            assert moto_bucket.get("g") == TWO
+        mounted.run("retry", mounted.path)
+        settled(mounted)
+        assert moto_bucket.get("f") == ONE
+        head = moto_bucket.client.head_object(Bucket=moto_bucket.name, Key="f")
+        assert stat.S_IMODE(int(head["Metadata"]["mode"])) == 0o600
+        mounted.unmount()
+
+
+def test_files_made_as_rsync_makes_them_are_one_put_each(
+    moto_bucket: Bucket, mounts: Mounts
+) -> None:
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        mounted = mounts.start(moto_bucket, "--durability=journal", url=proxy.url)
+        (mounted.path / "d").mkdir()
+        mounted.flush()
+        proxy.counts.clear()
+        for number in range(50):
+            made = mounted.path / "d" / f".f{number}.tmp"
+            made.write_bytes(ONE)
+            os.utime(made, ns=(1, 2_000_000_003))
+            made.chmod(0o640)
+            made.rename(mounted.path / "d" / f"f{number}")
+            (mounted.path / "d" / "passing").write_bytes(TWO)
+            (mounted.path / "d" / "passing").unlink()
+        mounted.flush()
+        sent = dict(proxy.counts)
+        mounted.unmount()
+    assert sent == {"PutObject": 50}
+    assert moto_bucket.keys() == ["d/", *sorted(f"d/f{number}" for number in range(50))]
+    assert all(moto_bucket.get(f"d/f{number}") == ONE for number in range(50))
+
+
+def test_what_the_bucket_refuses_stays_until_it_does_not(
+    moto_bucket: Bucket, mounts: Mounts
+) -> None:
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        mounted = mounts.start(moto_bucket, "--durability=journal", url=proxy.url)
+
+        full = threading.Event()
+        full.set()
+
+        def refused(seen: Seen) -> Reply | None:
+            return error_reply(403, "QuotaExceeded") if full.is_set() else None
+
+        proxy.inject("PutObject", Fault(before=refused), times=1000)
+        (mounted.path / "f").write_bytes(ONE)
+        end = time.monotonic() + 20
+        while not (errors := mounted.status()["pending"]["errors"]):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert "QuotaExceeded" in errors[0]
+        full.clear()
+        assert (mounted.path / "f").read_bytes() == ONE
+        mounted.run("retry", mounted.path, "f")
+        settled(mounted)
+        assert moto_bucket.get("f") == ONE
+        mounted.unmount()
+
+
+def test_cancel_frees_a_program_stuck_in_close(moto_bucket: Bucket, mounts: Mounts) -> None:
+    """In the default mode, where close waits for the bucket."""
+    gate = threading.Event()
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        mounted = mounts.start(moto_bucket, url=proxy.url)
+
+        def held(seen: Seen) -> None:
+            gate.wait(60)
+
+        proxy.inject("PutObject", Fault(before=held), times=100)
+        told: list[str] = []
+
+        def close(path: Path) -> None:
+            try:
+                path.write_bytes(ONE)
+            except OSError as error:
+                told.append(error.strerror or "")
+
+        program = threading.Thread(target=close, args=[mounted.path / "f"])
+        program.start()
+        end = time.monotonic() + 20
+        while not mounted.status()["pending"]["intents"]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert program.is_alive()
+        done = mounted.run("cancel", mounted.path, "f")
+        assert done.returncode == 0, done.stderr
+        program.join(20)
+        assert not program.is_alive()
+        assert told == ["Operation canceled"]
+        gate.set()
+        mounted.unmount()
