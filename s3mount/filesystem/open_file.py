@@ -27,6 +27,7 @@ from s3mount.filesystem.reading import fetch_rest, read_file
 from s3mount.filesystem.records import FileRecords
 from s3mount.filesystem.state import State
 from s3mount.filesystem.timestamps import now_ns
+from s3mount.filesystem.writing import truncate_file, unreserve
 from s3mount.namespace import Inode
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
@@ -206,7 +207,7 @@ class OpenFile:
             try:
                 await self.spooled.write(offset, data)
             except BaseException:
-                self._unreserve(before, offset, end, sent)
+                unreserve(self, before, offset, end, sent)
                 raise
         self.size = max(self.size, end)
         self.changed()
@@ -215,50 +216,8 @@ class OpenFile:
             self.upload.wrote(self.size, self._destination)
         return len(data)
 
-    def _unreserve(self, before: int, offset: int, end: int, sent: int) -> None:
-        """A write of [offset, end) failed: the file ends where it ended, or its last bytes do."""
-        stored = [] if self.spooled is None else self.spooled.present.within(offset, end)
-        if self.size == end:
-            self.size = max(before, stored[-1][1] if stored else 0)
-        self.visible = min(self.visible, self.size)
-        # A commit meanwhile took the reserved end for the file's own.
-        committed = self.sent != sent or self.snapshot is not None
-        if stored or committed or self.size != before:
-            self.changed()
-            self.touch()
-
     async def truncate(self, size: int) -> None:
-        if size > self.state.config.writeback.max_object_size:
-            raise FilesystemError(errno.EFBIG, "larger than the service's largest object")
-        if size == self.size and not (size == 0 and self.visible):
-            self.touch()  # the caller sees to it that the times reach the bucket
-            return
-        if 0 < size < self.size:
-            await self.publish_if_dropped(0, self.size)
-        async with self.lock:
-            if size == 0:
-                await self._forget_bytes()
-            elif self.spooled is not None:
-                self.spooled.truncate(size)
-            self.visible = min(self.visible, size)
-            self.size = size
-            self.changed()
-            self.touch()
-
-    async def _forget_bytes(self) -> None:
-        """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
-        self.whole = True
-        put = self.put
-        self.rewriting = put is not None and any(handle.writable for handle in self.handles)
-        if self.rewriting and put is not None and not put.blocks and not put.attempts:
-            # It holds up nothing any more; its record stays (FileRecords.park).
-            self.state.queue.cancel(put)
-        upload, spooled = self.upload, self.spooled
-        self.upload = self.spooled = None
-        if upload is not None:
-            await upload.abort()
-        if spooled is not None:
-            spooled.close()
+        await truncate_file(self, size)
 
     def _destination(self) -> tuple[str, WriteHeaders]:
         """Where an upload that begins now, ahead of the commit, goes."""
