@@ -3,7 +3,9 @@
 import itertools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import trio
@@ -29,6 +31,27 @@ _EXPECTED = (
     base.NoSuchUpload,
     base.InvalidRange,
 )
+
+
+_lost: ContextVar[list[StoreError] | None] = ContextVar("_lost", default=None)
+
+
+@contextmanager
+def lost_attempts() -> Iterator[list[StoreError]]:
+    """Attempts without an answer of the mutating requests made inside. Even if a later attempt
+    succeeds, the service may come to carry these out, after whatever is done next."""
+    found: list[StoreError] = []
+    token = _lost.set(found)
+    try:
+        yield found
+    finally:
+        _lost.reset(token)
+
+
+def _may_still_come(error: StoreError) -> bool:
+    """Not if it was answered, in whatever way: then it has come."""
+    silent = isinstance(error, base.ConnectionLost | base.DeadlineExceeded)
+    return silent and error.ambiguous and error.status is None
 
 
 def backoff(attempt: int, error: StoreError, chance: float) -> float:
@@ -62,6 +85,9 @@ class Retrier:
             try:
                 return await self._attempts.attempt(call, budget)
             except StoreError as error:
+                lost = _lost.get()
+                if lost is not None and call.mutates and _may_still_come(error):
+                    lost.append(error)
                 ambiguous = ambiguous or error.ambiguous
                 error.ambiguous = ambiguous
                 if not error.transient or attempt >= self._retries:

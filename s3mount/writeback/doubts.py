@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import trio
 
 from s3mount.store.base import ObjectInfo, ObjectStore, StoreError, WriteHeaders
+from s3mount.store.retry import lost_attempts
 from s3mount.writeback.looking import find_ours, is_ours
 
 # How long after its connection broke a request may still be carried out. A service that reads a
@@ -50,9 +51,11 @@ class Doubts:
     def of(
         self, keys: Iterable[str], sent: Sent | None = None, *, deletes: bool = False
     ) -> Iterator[None]:
-        """Around one mutating request of `keys`, so that a lost answer is remembered."""
+        """Around one mutating request of `keys`, so that a lost answer is remembered, that of an
+        attempt before the one that succeeded too."""
         try:
-            yield
+            with lost_attempts() as lost:
+                yield
         except StoreError as error:
             if error.ambiguous:
                 self.add(keys, sent, deletes=deletes)
@@ -63,6 +66,8 @@ class Doubts:
         else:
             for key in keys:
                 self.answered(key)
+            if lost:
+                self.add(keys, None, deletes=deletes)
 
     def add(self, keys: Iterable[str], sent: Sent | None, *, deletes: bool = False) -> None:
         """A request has no answer. With neither `sent` nor `deletes`: what it writes is unknown."""
