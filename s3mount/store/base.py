@@ -18,6 +18,7 @@ class StoreError(Exception):
     """
 
     transient = False
+    remedy = ""  # what a user can do about it
 
     def __init__(
         self,
@@ -39,35 +40,47 @@ class StoreError(Exception):
         self.ambiguous = ambiguous
 
     def __str__(self) -> str:
-        """One log line: what was asked, of which key, what came back."""
+        """One log line: what was asked, of which key, what came back, what helps."""
         answer = " ".join(str(part) for part in (self.status, self.code) if part)
         request = f" request {self.request_id}" if self.request_id else ""
-        return f"{self.operation} {self.key!r}: {answer} {super().__str__()}{request}".strip()
+        line = f"{self.operation} {self.key!r}: {answer} {super().__str__()}{request}".strip()
+        remedy = _REMEDY_BY_CODE.get(self.code, self.remedy)
+        return f"{line}; {remedy}" if remedy else line
+
+
+_REMEDY_BY_CODE = {"UserSuspended": "the account is suspended: ask who runs the service"}
 
 
 class NotFound(StoreError):
     """No such key (or version)."""
 
 
-class NoSuchBucket(StoreError): ...
+class NoSuchBucket(StoreError):
+    remedy = "the bucket is gone: what is unsent is kept here, and sent once it is back"
 
 
 class NoSuchUpload(StoreError):
     """The multipart upload is unknown: completed, aborted, or never there."""
 
 
-class AccessDenied(StoreError): ...
+class AccessDenied(StoreError):
+    remedy = "check the bucket's policy and what these credentials may do"
 
 
 class BadCredentials(AccessDenied):
     """Unknown key id, wrong signature, expired token that could not be refreshed."""
 
+    remedy = "renew the credentials where the mount reads them: it reads them again by itself"
+
 
 class ClockSkewed(AccessDenied):
     """RequestTimeTooSkewed: this machine's clock is wrong."""
 
+    remedy = "set this machine's clock: timedatectl set-ntp true"
 
-class QuotaExceeded(StoreError): ...
+
+class QuotaExceeded(StoreError):
+    remedy = "make room in the bucket or have its quota raised; what is unsent is kept here"
 
 
 class PreconditionFailed(StoreError):

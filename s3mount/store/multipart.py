@@ -1,6 +1,7 @@
 """Multipart uploads: create, parts, Complete, abort, and the listings of them."""
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,8 @@ from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import complete_body, parse_parts, parse_uploads
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Answer, Request, body_size
+
+log = logging.getLogger(__name__)
 
 
 def complete_request(
@@ -143,6 +146,7 @@ class MultipartUploads:
         Where the answer has no ETag at all (Ceph's first one) and something else is found,
         another host has replaced our object since: the answer itself said that it was made.
         """
+        log.info("Complete of %r answered with ETag %r: looked at", key, answered.etag)
         found = await self.find(key, parts, answered.etag)
         if found is not None:
             return found

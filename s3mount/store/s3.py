@@ -5,6 +5,7 @@ are stacked). boto3 is asked for configuration, credentials and addresses alone 
 """
 
 import functools
+import time
 from collections.abc import Mapping, Sequence
 
 import trio
@@ -26,6 +27,8 @@ from s3mount.store.quick_head import QuickHead
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Answer, Request, Wire, body_size
 
+# So long after an answer that proves the bucket's existence a 404 speaks of the key alone.
+BUCKET_SEEN = 5.0
 _READ_BACK_LIMIT = 64 * 1024 * 1024  # more is not worth it: the put fails, its caller looks
 
 
@@ -54,6 +57,7 @@ class S3Store:
         self._headers = RequestHeaders(config)
         self._etags = integrity.Md5Etags(encrypted=self._headers.encrypted)
         self._deletes = BatchDelete(sender, self._headers)
+        self._bucket_seen_at = -BUCKET_SEEN  # time.monotonic() of an answer that proves it
 
     async def capabilities(self) -> Capabilities:
         return (await self._probe.known()).capabilities
@@ -67,13 +71,30 @@ class S3Store:
     async def head(self, key: str, *, version_id: str | None = None) -> base.ObjectInfo:
         check_key("HeadObject", key)
         request = Request("HeadObject", "HEAD", key, _version(version_id), self._headers.read())
-        if (found := await self._quick.ask(request)) is not None:
-            return found
-        return await self._sender.read(
-            request,
-            lambda answer: object_info(key, answer.headers, answer.asked_at),
-            lane=Lane.METADATA,
-        )
+        try:
+            if (found := await self._quick.ask(request)) is None:
+                found = await self._sender.read(
+                    request,
+                    lambda answer: object_info(key, answer.headers, answer.asked_at),
+                    lane=Lane.METADATA,
+                )
+        except base.NotFound:
+            await self._check_bucket_is_there(key)
+            raise
+        self._bucket_seen_at = time.monotonic()
+        return found
+
+    async def _check_bucket_is_there(self, key: str) -> None:
+        """A HEAD's 404 has no body to say which of both is missing, and a file that is not there
+        is forgotten: raises NoSuchBucket where it is the bucket."""
+        if time.monotonic() - self._bucket_seen_at < BUCKET_SEEN:
+            return
+        try:
+            await self.list(key, max_keys=1)
+        except base.NoSuchBucket:
+            raise
+        except base.StoreError:
+            return  # it may not be listed: nothing is known
 
     async def get(
         self,
@@ -149,7 +170,9 @@ class S3Store:
         request = Request(
             "ListObjectsV2", "GET", None, tuple(query), self._headers.list(), about=prefix
         )
-        return await self._sender.read(request, parse, lane=Lane.METADATA)
+        page = await self._sender.read(request, parse, lane=Lane.METADATA)
+        self._bucket_seen_at = time.monotonic()
+        return page
 
     # -- writing
 
@@ -181,7 +204,7 @@ class S3Store:
                 raise
 
         try:
-            return await self._sender.write(operation, key, build, parse, size=size)
+            result = await self._sender.write(operation, key, build, parse, size=size)
         except base.PreconditionFailed as error:
             if not error.ambiguous:
                 raise
@@ -192,6 +215,8 @@ class S3Store:
             if ours is None:
                 raise
             return ours
+        self._bucket_seen_at = time.monotonic()
+        return result
 
     async def _known_for(self, size: int, condition: Condition) -> Known:
         """Small unconditional PUTs do not wait for the probing: their Content-MD5 is cheap."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.core.config import MountConfig
-from s3mount.store.memory import MemoryStore
+from s3mount.store.memory import CEPH_CAPABILITIES, MemoryStore
 from s3mount.store.s3 import S3Store
 from tests.counting_proxy import Fault, Seen
 from tests.memory_wire import store_in_memory
@@ -53,7 +53,7 @@ def fs_config(tmp_path: Path) -> MountConfig:
 
 @pytest.fixture
 async def service(in_line: None, fs_config: MountConfig) -> Service:
-    memory = memory_store()
+    memory = memory_store(capabilities=CEPH_CAPABILITIES)
     service = Service(memory)
     service.store = store_in_memory(memory, replace(fs_config.store, retries=3), service.weather)
     await service.store.capabilities()

@@ -110,7 +110,10 @@ async def test_a_failure_is_one_line_and_an_expected_answer_is_none(
             await retrier(Script(error)).perform(call())
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    assert record.getMessage() == "PutObject 'a\\nb': 403 m request R1 (attempts: 1)"
+    assert record.getMessage() == (
+        "PutObject 'a\\nb': 403 m request R1; check the bucket's policy and what these"
+        " credentials may do (attempts: 1)"
+    )
 
 
 def test_slow_down_halves_once_a_second_and_recovers_step_by_step() -> None:
