@@ -79,7 +79,11 @@ class FileRecords:
         """The journal has this state of the file from now on, in the place of an older one."""
         if sealed.changes < self.changes:
             return
-        record = replace(sealed.record, key=self._file.key)
+        record = replace(
+            sealed.record,
+            key=self._file.key,
+            exclusive=sealed.record.exclusive and self._file.exclusive,  # renamed meanwhile
+        )
         old, holder = self._holder, sealed.spooled
         self._books.write_file(record)
         self._record, self._holder, self.changes = record, holder, sealed.changes

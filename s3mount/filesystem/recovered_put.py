@@ -116,9 +116,11 @@ class RecoveredPut:
             return True
         if file.exclusive or expects is ABSENT:
             return False
-        if expects is None:
-            return file.whole and not is_newer(found.last_modified, found.answered_at, self._intent)
-        return file.whole and found.etag == expects
+        # A whole file replaces what stood there while its mount lived, whatever that was.
+        return file.whole and (
+            found.etag == expects
+            or not is_newer(found.last_modified, found.answered_at, self._intent)
+        )
 
     def _adopt(self, key: str, found: ObjectInfo) -> None:
         file = self._file

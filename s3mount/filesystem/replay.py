@@ -159,6 +159,8 @@ class Replay:
         attributes = intent.attributes or record.attributes  # changed after the close
         inode.set_attributes(attributes, self.state.clock(), settled=False)
         file = self._open(inode, record)
+        # O_EXCL spoke of the name it was made with; a rename replaces whatever has the new one.
+        file.exclusive = record.exclusive and record.key == intent.key
         intent.content, intent.size = file, file.size
         self.mutations.add_put(file, intent)
 

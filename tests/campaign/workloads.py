@@ -66,8 +66,10 @@ class Workload(ABC):
         self.serial += 1
         return f"{kind}{self.serial:05}"
 
-    def random_bytes(self, most: int) -> bytes:
-        size = self.random.choice((0, 1, most // 100, self.random.randrange(most), most))
+    def random_bytes(self, most: int, *, least: int = 1) -> bytes:
+        """`least` 0 where somebody syncs: an empty file is there only once it is released, a
+        moment after close has returned."""
+        size = self.random.choice((least, 1, most // 100, self.random.randrange(1, most), most))
         return self.random.randbytes(size)
 
     def write(self, path: str, data: bytes, *, flush: bool = False) -> None:
@@ -76,7 +78,7 @@ class Workload(ABC):
         def action() -> None:
             with (self.root / path).open("wb", buffering=0) as out:
                 _write_all(out.fileno(), data)
-                if flush:
+                if flush or not data:
                     os.fsync(out.fileno())
 
         self.acknowledged(f"write {path} {len(data)}", path, data, action)
@@ -323,7 +325,9 @@ class Names(Workload):
         place = self._place()
         temporary = f"{place}{self.new_name('tmp')}"
         target = f"{place}t{self.random.randrange(6)}"
-        self.write(temporary, self.random_bytes(32 * KIB), flush=self.random.random() < 0.2)
+        self.write(
+            temporary, self.random_bytes(32 * KIB, least=0), flush=self.random.random() < 0.2
+        )
         self._move(temporary, target)
 
     def _move(self, old: str, new: str) -> None:

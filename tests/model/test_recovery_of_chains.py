@@ -82,6 +82,30 @@ async def test_a_rename_over_what_an_earlier_rename_of_ours_has_put_there_since(
     assert contents(store) == {"target": b"new"}
 
 
+async def test_a_file_made_exclusively_and_renamed_over_another_before_it_was_sent(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """As rsync does. What has the name may be another version than was known then."""
+    store.put_foreign("target", b"older", {"mode": "33188"})
+    file = dead.file(".target.x", b"new", exclusive=True)
+    dead.intent(Kind.PUT, "target", file=file, expects="of a version before")
+    left = died_now(dead)
+    await trio.sleep(LATER)
+    assert await failures(store, config, left) == []
+    assert contents(store) == {"target": b"new"}
+
+
+async def test_a_file_made_exclusively_does_not_replace_what_others_made(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    store.put_foreign("new", b"theirs", {})
+    file = dead.file("new", b"ours", exclusive=True)
+    dead.intent(Kind.PUT, "new", file=file, expects=ABSENT)
+    assert len(await failures(store, config, died_now(dead))) == 1
+    (beside,) = contents(store).keys() - {"new"}
+    assert contents(store) == {"new": b"theirs", beside: b"ours"}
+
+
 async def test_what_others_put_there_after_the_crash_stays(
     store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
 ) -> None:
