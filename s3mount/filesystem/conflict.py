@@ -176,8 +176,7 @@ async def _send_parts(
     base: BaseView | None,
 ) -> None:
     store, uploader = file.state.store, file.state.uploader
-    begun = uploader.begun_upload()
-    upload_id = await begun.begin(name, headers, None)
+    begun, upload_id = await uploader.begin_upload(name, headers)
     parts: dict[int, Part] = {}
 
     async def one(number: int, low: int, high: int) -> None:

@@ -100,8 +100,7 @@ class Copier:
     async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
-        begun = self._uploader.begun_upload()
-        upload_id = await begun.begin(target, headers, None)
+        begun, upload_id = await self._uploader.begin_upload(target, headers)
         parts: dict[int, Part] = {}
 
         async def one(number: int, start: int) -> None:

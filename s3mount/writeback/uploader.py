@@ -8,7 +8,7 @@ import trio
 
 from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
-from s3mount.store.base import Capabilities, ObjectStore
+from s3mount.store.base import Capabilities, ObjectStore, WriteHeaders
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.doubts import Doubts
@@ -89,7 +89,10 @@ class Uploader:
 
     def _leave(self, upload: FileUpload) -> None:
         """What may be there all the same: its creation was never answered."""
-        record = upload.leave()
+        self._left(upload.leave())
+
+    def _left(self, record: UploadRecord | None) -> None:
+        """Of an upload that may be there and that nobody will go on with."""
         if record is not None and self.on_left is not None:
             self.on_left(record)
 
@@ -118,6 +121,15 @@ class Uploader:
     def begun_upload(self) -> BegunUpload:
         """One that is not begun yet."""
         return BegunUpload(self.store, self.journal, self._until_done)
+
+    async def begin_upload(self, key: str, headers: WriteHeaders) -> tuple[BegunUpload, str]:
+        """One of no file, and its id. If it is not known to be begun it is looked for later."""
+        begun = self.begun_upload()
+        try:
+            return begun, await begun.begin(key, headers, None)
+        except BaseException:
+            self._left(begun.leave())
+            raise
 
     def _until_done(self, work: Callable[[], Awaitable[bool]]) -> None:
         """Tries again in the background until it returns True."""

@@ -40,7 +40,7 @@ _real_time = time.time
 # How long after its begin a recovery is killed as well: in the middle of it, mostly.
 SOON = (0.0, 0.01, 0.1, 0.3, 0.7, 2.0)
 # An upload whose id was never learnt is aborted an hour later.
-LEFT_UPLOADS = 4400.0
+LEFT_UPLOADS = 6400.0
 
 
 def _time() -> float:
@@ -188,7 +188,8 @@ class RelaunchingDriver(Driver):
         await self._drain()
         await trio.sleep(LEFT_UPLOADS)
         await super()._before_remount()
-        assert not self.client.fs.state.journal.load().uploads
+        left = self.client.fs.state.journal.load().uploads
+        assert not left, f"uploads left: {left}"
 
     # -- what is acknowledged
 
