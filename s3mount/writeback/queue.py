@@ -93,8 +93,9 @@ class IntentQueue:
         """What a new intent must wait for."""
         conflicts = self._index.conflicts(intent)
         if self._ordered:
-            if self._newest is not None and not self._newest.finished.is_set():
-                conflicts.add(self._newest)
+            newest = self._newest
+            if newest is not None and newest.state in (State.WAITING, State.RUNNING):
+                conflicts.add(newest)
             self._newest = intent
         return conflicts
 

@@ -12,6 +12,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.store.base import ConnectionLost
 from s3mount.store.memory import MemoryStore
+from s3mount.writeback.intents import Intent
 from tests.model.bucket import attributes_of, contents, leftovers, requests
 from tests.model.mounted import KIB, Client, KeptJournal, mounted, with_writeback
 
@@ -410,3 +411,47 @@ async def test_ordered_changes_reach_the_bucket_in_their_order(
         await client.mkdir("d")
         assert not await client.fs.drain(MINUTE)
     assert seen == ["b", "a", "old", "d/"]
+
+
+async def test_what_the_journal_has_no_room_for_is_not_acknowledged(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    kept = journal(client)
+    record, full = kept.record, True
+
+    def failing(intent: Intent) -> None:
+        if full:
+            raise FilesystemError(errno.ENOSPC, "the journal's disk is full")
+        record(intent)
+
+    kept.record = failing  # type: ignore[method-assign]
+    handle = await client.create("f")
+    await client.fs.write(handle, 0, ONE)
+    for call in (lambda: client.fs.flush(handle), lambda: client.mkdir("d")):
+        with pytest.raises(FilesystemError) as caught:
+            await call()
+        assert caught.value.errno == errno.ENOSPC
+    full = False
+    await client.fs.flush(handle)
+    await client.release(handle)
+    assert not await client.fs.drain(MINUTE)
+    assert contents(store) == {"d/": b"", "f": ONE}
+
+
+async def test_ordered_changes_that_follow_from_another_do_not_wait_for_it_for_ever(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    async def slow(operation: str, key: str) -> None:
+        await trio.sleep(2)
+
+    async with mounted(store, with_writeback(config, ordered=True)) as client:
+        await client.ls()
+        store.before = slow
+        await client.write("f", ONE)
+        await trio.sleep(1)
+        await client.write("f", TWO, os.O_APPEND)  # is sent once ONE is there
+        assert not await client.fs.drain(MINUTE)
+        assert contents(store) == {"f": ONE + TWO}
+        await client.mkdir("d")
+        assert not await client.fs.drain(MINUTE)
+    assert contents(store) == {"d/": b"", "f": ONE + TWO}
