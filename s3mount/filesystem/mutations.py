@@ -311,6 +311,9 @@ class Mutations(FileCommits):
             self.state.namespace.unmoved(inode)
             return waiting
         intent = Intent(kind=Kind.RENAME_TREE, key=new_prefix, source=old_prefix)
+        intent.shown = inode.attributes
+        if inode.version is not None and inode.marker is not None and inode.marker.endswith("/"):
+            intent.source_etag = inode.version.etag
         self.add_tree(inode, intent, old_place, stamp)
         if inode.marker is None or inode.marker.endswith("/"):
             return intent

@@ -175,7 +175,7 @@ class Recovering:
                     self.state.namespace.found(*place, info)
 
         with trio.move_on_after(LOOK_FOR_OTHERS):
-            await all_of([partial(one, *found) for found in replay.emptied], LOOKS)
+            await all_of([partial(one, *found) for found in replay.others()], LOOKS)
 
     async def _record_anew(self, file: OpenFile, record: FileRecord) -> None:
         """Its chunks were made anew, for another part size: the old ones are named until then."""

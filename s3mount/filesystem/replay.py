@@ -41,9 +41,7 @@ class Replay:
         self.mutations = mutations
         self.files: dict[int, OpenFile] = {}  # by the id of their FileRecord
         self.intents: list[Intent] = []
-        # Names that are to go, each with the key under which something else may stand there by
-        # now: a directory in a file's place, or the other way round.
-        self.emptied: list[tuple[Place, str]] = []
+        self._emptied: dict[str, Place] = {}  # by the key that is to go
         self._records = records
         self._lived_until = lived_until
         self._kinds: dict[Kind, Callable[[Intent], None]] = {
@@ -119,8 +117,17 @@ class Replay:
         return inode
 
     def _empty(self, place: Place, key: str) -> None:
-        other = key.removesuffix("/") if key.endswith("/") else f"{key}/"
-        self.emptied.append((place, other))
+        self._emptied[key] = place
+
+    def others(self) -> list[tuple[Place, str]]:
+        """Names that are to go, each with the key under which something else may stand there by
+        now: a directory in a file's place, or the other way round."""
+        found = []
+        for key, place in self._emptied.items():
+            other = key.removesuffix("/") if key.endswith("/") else f"{key}/"
+            if other not in self._emptied:
+                found.append((place, other))
+        return found
 
     def _directory(self, key: str) -> Inode:
         if key in (ROOT_MARKER, self.state.config.prefix):
@@ -261,6 +268,12 @@ class Replay:
             self.mutations.add_delete(inode, intent, [old_place], delay=0.0)
             return
         inode = self.state.namespace.recall(*old_place, directory=True)
+        if inode.attributes is None and intent.shown is not None:
+            # While it is pinned no answer of the service tells of its marker.
+            inode.set_attributes(intent.shown, self.state.clock(), settled=False)
+            if intent.source_etag is not None:
+                inode.version = Version(intent.source_etag, 0, 0.0)
+                inode.marker = f"{inode.name}/"
         new_place = self._place(intent.key)
         self._vacate(new_place)
         stamp = self.state.namespace.move(inode, *new_place)

@@ -113,13 +113,16 @@ class AttributeFetcher:
         return True
 
     async def _fetch_file(self, inode: Inode, whole: bool) -> None:
-        key = self._tree.stored_at(inode)
-        if whole:
-            info, asked_at = await self._remote.info(key, inode.size)
+        for _ in range(MAX_REFUSED):
+            key = self._tree.stored_at(inode)
+            if whole:
+                info, asked_at = await self._remote.info(key, inode.size)
+            else:
+                info, asked_at = await self._remote.head(key)
+            if key == self._tree.stored_at(inode):
+                break
         else:
-            info, asked_at = await self._remote.head(key)
-        if key != self._tree.stored_at(inode):
-            return  # renamed meanwhile: the answer is about another file
+            return  # renamed meanwhile, again and again: the answer is about another file
         if info is None:
             self._tree.gone(inode, asked_at)
         else:

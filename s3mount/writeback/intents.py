@@ -91,7 +91,8 @@ class Intent:
     also_delete: tuple[str, ...] = ()  # DELETE: more keys (other marker forms); MKDIR: legacy ones
     source_etag: str | None = None  # the version this intent acts on; None: whatever is there
     attributes: Attributes | None = None  # None for COPY: metadata stays as it is
-    # COPY: what stat shows where `attributes` leaves it as it is; for a replay.
+    # COPY: what stat shows where `attributes` leaves it as it is; RENAME_TREE: of the directory,
+    # whose own marker has `source_etag`, if it has one. For a replay.
     shown: Attributes | None = None
     headers: WriteHeaders | None = None  # PUT and MKDIR
     content: Content | None = None  # PUT
