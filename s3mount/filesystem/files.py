@@ -243,7 +243,7 @@ class Files:
         handle.close_reader()
         file = handle.file
         file.handles.discard(handle)
-        if file.taken and file.dirty and not file.handles:
+        if file.taken and file.dirty and not file.is_being_written:
             # RELEASE has nobody to tell: the bytes are kept, and the log says where.
             self.state.start_soon(partial(self.mutations.give_way, file))
             return

@@ -41,7 +41,7 @@ class Leaving:
             bytes=sum(file.unsent_bytes for file in unsent),
             files=len(unsent),
             errors=errors,
-            unfinished=sum(_is_being_written(file) for file in unsent),
+            unfinished=sum(file.is_being_written for file in unsent),
         )
 
     def left(self) -> list[str]:
@@ -55,7 +55,7 @@ class Leaving:
             names.append(f"{intent.describe()}{size}{error}")
         for file in self._unsent():
             if file not in known:
-                state = "still being written" if _is_being_written(file) else "unsent"
+                state = "still being written" if file.is_being_written else "unsent"
                 names.append(f"{file.key!r} ({file.size} bytes, {state})")
         return names
 
@@ -68,7 +68,7 @@ class Leaving:
 
     def _complete(self) -> list[OpenFile]:
         """Those that nobody is still writing: half a file is never published."""
-        return [file for file in self._unsent() if not _is_being_written(file)]
+        return [file for file in self._unsent() if not file.is_being_written]
 
     def _giving_way(self) -> bool:
         """Bytes are being put beside what other hosts have put in their place."""
@@ -183,7 +183,3 @@ def _is_stuck(intent: Intent, mark: int) -> bool:
 
 def _nothing_pending(path: str) -> FilesystemError:
     return FilesystemError(errno.ENOENT, f"nothing is pending for {path!r}")
-
-
-def _is_being_written(file: OpenFile) -> bool:
-    return any(handle.writable for handle in file.handles)

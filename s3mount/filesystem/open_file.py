@@ -119,6 +119,11 @@ class OpenFile:
         return self.dirty or self.put is not None
 
     @property
+    def is_being_written(self) -> bool:
+        """Whether a handle may still write: what is here may be half a file."""
+        return any(handle.writable for handle in self.handles)
+
+    @property
     def unsent_bytes(self) -> int:
         """About: parts that are sent twice count twice."""
         sent = 0 if self.upload is None else self.upload.sent_bytes
@@ -332,9 +337,10 @@ class OpenFile:
         """Keeps the bytes beside what others have put under the name, and raises ESTALE."""
         async with self.lock:
             key = self.state.namespace.key(self.inode)
-            self.prepare_upload()
-            await self._keep(key, self._headers())
-            self.sent = self.kept_changes
+            if self.dirty:
+                self.prepare_upload()
+                await self._keep(key, self._headers())
+                self.sent = self.kept_changes
         raise FilesystemError(
             errno.ESTALE, f"another host changed {key!r} meanwhile; the bytes are kept beside it"
         )

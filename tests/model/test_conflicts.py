@@ -309,6 +309,39 @@ async def test_what_is_written_while_bytes_are_put_beside_is_kept_too(
     assert bench.object == THEIRS
 
 
+@pytest.mark.parametrize("reader", [False, True])
+async def test_leaving_waits_until_a_killed_writers_bytes_are_beside(
+    bench: Bench, reader: bool, autojump_clock: MockClock
+) -> None:
+    """The mount knows that the name is another host's by then, so that there is no PUT."""
+    bench.store.put_foreign("f", b"old", ATTRIBUTES)
+    writer = await bench.client.open("f", os.O_RDWR)
+    assert await bench.client.read_all(writer) == b"old"
+    if reader:
+        await bench.client.open("f")
+    bench.store.put_foreign("f", THEIRS)
+    await trio.sleep(TTL + 1)
+    assert await bench.client.read("f") == THEIRS
+    failures = 3
+
+    async def slow(operation: str, key: str) -> None:
+        nonlocal failures
+        if ".conflict-" in key:
+            await trio.sleep(2)
+            if failures:
+                failures -= 1
+                raise base.AccessDenied("", operation=operation, key=key)
+
+    bench.store.before = slow
+    await bench.fs.write(writer, 0, b"OUR")
+    await bench.client.release(writer)
+    assert bench.fs.pending().files == 1
+    left = await bench.fs.drain(100.0)
+    assert not left, left
+    bench.assert_whole_is_kept(b"OUR")
+    assert failures == 0
+
+
 # -- what is kept --------------------------------------------------------------------------------
 
 
