@@ -135,6 +135,7 @@ class Intent:
     doubtful: bool = False
     copy_made: CopyMade | None = None  # COPY: what is left to do is the source's delete
     hurried: bool = False
+    retargeted: bool = False  # its key is another one than it was recorded with at first
     unwanted: bool = False  # given up while it ran in a batch with others
     # The last attempt of this one, or of one that it waits for, was refused, and nothing is tried
     # before a pause; and the how manieth refusal of the queue that was.

@@ -131,6 +131,7 @@ class IntentQueue:
             other.blocks.discard(intent)
         intent.waits_for.clear()
         self._link(intent, conflicts)
+        intent.retargeted = True
         self._journal.update(intent)
         self._schedule(intent)
         return True
@@ -329,6 +330,14 @@ class IntentQueue:
         self._running += 1
         log.debug("#%d %s: starts", intent.sequence, intent.describe())
 
+    async def _make_durable(self) -> None:
+        """After a power cut both names of what was renamed would be there for good if the bucket
+        had heard of the rename and the journal had not. Usually it was synced long ago."""
+        try:
+            await self._journal.sync()
+        except FilesystemError as error:
+            log.warning("a rename goes on though the journal cannot be synced: %s", error)
+
     async def _carry_out(self, intent: Intent) -> None:
         result: PutResult | None = None
         try:
@@ -338,6 +347,8 @@ class IntentQueue:
                 with self._journal.aftermath():
                     self._journal.update(intent)
             with trio.CancelScope() as intent.scope:
+                if intent.retargeted or intent.kind in (Kind.COPY, Kind.RENAME_TREE):
+                    await self._make_durable()
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
                 raise cancelled(intent)  # noqa: TRY301

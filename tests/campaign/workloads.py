@@ -532,7 +532,7 @@ class Sqlite(Workload):
         self._child: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
-        first = max(self.committed, default=0) + 2
+        first = self.serial = self.serial + 1
         self._child = subprocess.Popen(
             [sys.executable, "-c", SQLITE, str(self.root / "base"), str(first)],
             stdin=subprocess.PIPE,
@@ -551,6 +551,7 @@ class Sqlite(Workload):
             self._child.stdin.flush()
         except OSError:
             raise Cut("sqlite") from None
+        self.serial += 1
         line = self._child.stdout.readline()
         if not line:
             raise Cut("sqlite")
