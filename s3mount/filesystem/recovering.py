@@ -142,7 +142,7 @@ class Recovering:
             replay.add(record)
         with self.state.books.aftermath():
             for intent in replay.intents:
-                self.state.books.update(intent)  # its lived_until
+                self.state.books.update(intent)  # its lives
         for intent in replay.intents:
             self.recovered.intents += 1
             file = None if intent.file is None else replay.files.get(intent.file)

@@ -11,6 +11,7 @@ executors look before they act (writeback/after_crash.py, recovered_put.py).
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 
 from s3mount.core.errors import FilesystemError
@@ -35,7 +36,7 @@ class Replay:
         state: State,
         mutations: Mutations,
         records: Mapping[int, FileRecord],
-        lived_until: float = 0.0,
+        died_at: float = 0.0,
     ) -> None:
         self.state = state
         self.mutations = mutations
@@ -43,7 +44,7 @@ class Replay:
         self.intents: list[Intent] = []
         self._emptied: dict[str, Place] = {}  # by the key that is to go
         self._records = records
-        self._lived_until = lived_until
+        self._died_at = died_at
         self._kinds: dict[Kind, Callable[[Intent], None]] = {
             Kind.PUT: self._put,
             Kind.MKDIR: self._mkdir,
@@ -74,8 +75,7 @@ class Replay:
             copied_phase=record.copied_phase,
             recovered=True,
             created=record.created,
-            # Not what a replay that died as well has written since.
-            lived_until=record.lived_until or self._lived_until,
+            lives=(*record.lives, self._died_at, time.time()),
             sequence=record.sequence,
         )
         try:

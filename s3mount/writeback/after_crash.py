@@ -61,10 +61,15 @@ class TreeLeft:
 
 def is_newer(last_modified: float, answered_at: float, intent: Intent) -> bool:
     """Written after the mount that recorded the intent died, or at least after the intent was
-    made: by this machine's clock. While that mount lived its own earlier intents may have written
-    it; and what others wrote then, the intent would have met as well."""
+    made, and in no life of a mount that replayed it and died as well: by this machine's clock.
+    While they lived their own earlier intents may have written it; and what others wrote then,
+    the intent would have met as well."""
     skew = answered_at - time.time() if answered_at else 0.0
-    return last_modified > max(intent.created, intent.lived_until) + skew + CLOCK_SLACK
+    written, ends, starts = last_modified - skew, intent.lives[0::2], intent.lives[1::2]
+    if written <= max(intent.created, *ends[:1]) + CLOCK_SLACK:
+        return False
+    replays = zip(starts, ends[1:], strict=False)
+    return not any(start - CLOCK_SLACK <= written <= end + CLOCK_SLACK for start, end in replays)
 
 
 class AfterCrash:

@@ -107,9 +107,9 @@ class Intent:
     copied_phase: bool = False  # COPY and RENAME_TREE: the copies are there, the deletes come next
     recovered: bool = False  # replayed after a crash: every executor looks before it acts
     created: float = field(default_factory=time.time)  # wall clock; a replayed one keeps its own
-    # Replayed: until then (wall clock) the mount that recorded it lived, and may itself have put
-    # there what is in the bucket.
-    lived_until: float = 0.0
+    # Replayed: when the mount that recorded it died, when one that replayed it came to life, when
+    # that died, and so on (wall clock). They may themselves have put there what is in the bucket.
+    lives: tuple[float, ...] = ()
     # Fills in the latest attributes, ETag and condition, just before the intent starts.
     on_start: "Callable[[Intent], None] | None" = None
     on_done: "Callable[[Intent, PutResult | None], None] | None" = None

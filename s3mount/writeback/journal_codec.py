@@ -51,7 +51,7 @@ def encode_intent(record: IntentRecord) -> bytes:
             "acknowledged": record.acknowledged,
             "copied_phase": record.copied_phase,
             "created": record.created,
-            "lived_until": record.lived_until,
+            "lives": record.lives,
             "waits_for": record.waits_for,
         }
     )
@@ -78,7 +78,7 @@ def decode_intent(sequence: int, row: bytes) -> IntentRecord:
             acknowledged=found["acknowledged"],
             copied_phase=found["copied_phase"],
             created=found["created"],
-            lived_until=found["lived_until"],
+            lives=tuple(found["lives"]),
             waits_for=tuple(found["waits_for"]),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -107,7 +107,7 @@ class IntentRecord:
     copied_phase: bool = False
     shown: Attributes | None = None
     created: float = 0.0  # wall clock
-    lived_until: float = 0.0  # of one that was replayed once already: see Intent
+    lives: tuple[float, ...] = ()  # of one that was replayed already: see Intent
     waits_for: tuple[int, ...] = ()  # sequences, sorted
 
     @classmethod
@@ -130,7 +130,7 @@ class IntentRecord:
             copied_phase=intent.copied_phase,
             shown=intent.shown,
             created=intent.created,
-            lived_until=intent.lived_until,
+            lives=intent.lives,
             waits_for=tuple(sorted(other.sequence for other in intent.waits_for)),
         )
 

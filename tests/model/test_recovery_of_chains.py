@@ -106,6 +106,34 @@ async def test_a_file_made_exclusively_does_not_replace_what_others_made(
     assert contents(store) == {"new": b"theirs", beside: b"ours"}
 
 
+async def test_what_a_replay_wrote_that_died_as_well_is_not_others_work(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """It gave the file other attributes, long after the first mount had died."""
+    began, ended = EPOCH + LATER, EPOCH + LATER + 5
+    dead.intent(Kind.RENAME_TREE, "c/", source="b/", lives=(EPOCH, began))
+    await trio.sleep(LATER + 1)
+    ours(store, "b/one", b"one")
+    left = replace(dead.contents(), written_at=ended)
+    await trio.sleep(LATER)
+    store.put_foreign("b/theirs", b"theirs", {})
+    assert len(await failures(store, config, left)) == 1
+    assert contents(store) == {"c/one": b"one", "b/theirs": b"theirs"}
+
+
+async def test_what_others_put_there_between_two_lives_stays(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    began = EPOCH + 2 * LATER
+    dead.intent(Kind.RENAME_TREE, "c/", source="b/", lives=(EPOCH, began))
+    await trio.sleep(LATER)
+    store.put_foreign("b/theirs", b"theirs", {})
+    await trio.sleep(2 * LATER)
+    left = replace(dead.contents(), written_at=began + 5)
+    assert len(await failures(store, config, left)) == 1
+    assert contents(store) == {"b/theirs": b"theirs"}
+
+
 async def test_what_others_put_there_after_the_crash_stays(
     store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
 ) -> None:
