@@ -20,7 +20,7 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.siblings import Siblings
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.store.base import AccessDenied, Archived, NotFound, StoreError
+from s3mount.store.base import AccessDenied, Archived, NotFound, ObjectInfo, StoreError
 from s3mount.writeback.intents import Kind
 
 log = logging.getLogger(__name__)
@@ -87,23 +87,34 @@ class Files:
             raise FilesystemError(errno.ESTALE, "the name means another file now")
 
     async def _confirm(self, inode: Inode, *, writable: bool, truncate: bool) -> None:
-        """Ruling 17: the version is looked at again, together with the first read."""
+        """Ruling 17: the version is looked at again, together with the first read. Not for a reader
+        while the service answers nothing at all: what is known of the file is shown then."""
         state = self.state
         if inode.detached or inode.version is None or inode.is_pinned or truncate:
             return
         if state.clock() - inode.seen_at < FRESH and inode.attributes is not None:
             return
         key = state.namespace.stored_at(inode)
-        try:
-            if writable or inode.version.size == 0:
-                info = await state.store.head(key)
+        found: list[ObjectInfo] = []
+        empty = inode.version.size == 0
+
+        async def ask() -> None:
+            if writable or empty:
+                found.append(await state.store.head(key))
             else:
-                info, _ = await state.readpath.fetch_small(key, state.config.read.first_request)
+                length = state.config.read.first_request
+                found.append((await state.readpath.fetch_small(key, length))[0])
+
+        try:
+            if writable or inode.attributes is None:
+                await ask()
+            elif not await state.namespace.news(ask):
+                return
         except (NotFound, Archived):
             # The namespace knows about renames on their way, and what to tell the program.
             fresh = await state.namespace.revalidate(inode, 0.0)
         else:
-            fresh = state.namespace.observe(inode, info)
+            fresh = state.namespace.observe(inode, found[0])
         if fresh is not inode:
             raise FilesystemError(errno.ESTALE, "replaced by another host")
 

@@ -7,7 +7,7 @@ stat_cache.py (attributes on disk).
 
 import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
@@ -140,6 +140,15 @@ class Namespace:
             return await self.lookup(inode.parent, inode.name)
         await self._fetcher.fetch(inode, whole=True)
         return self._successor(inode)
+
+    async def news(self, ask: Callable[[], Awaitable[object]]) -> bool:
+        """Asks; False while the service answers nothing at all (outage.py)."""
+
+        async def answered() -> None:
+            await ask()
+            self._remote.outage.answered()
+
+        return await self._remote.outage.news(answered)
 
     def observe(self, inode: Inode, info: ObjectInfo) -> Inode:
         """Somebody asked the inode's storage key and got `info`; the result is revalidate()'s."""
