@@ -119,7 +119,8 @@ class FileCommits(Ledger):
         if len(holders) == 1:
             (only,) = holders
             if only.kind is Kind.DELETE and only.state is IntentState.WAITING:
-                return only.source_etag
+                # An attempt without an answer may have been carried out, or may be yet.
+                return None if only.attempts else only.source_etag
         if holders or file.replaces:
             return None
         return ABSENT if file.inode.version is None else file.inode.version.etag
@@ -185,10 +186,13 @@ class FileCommits(Ledger):
         """It is being written anew. Nothing else waits for it: then a close brings another PUT."""
         if file.inode.detached or not (intent.blocks or intent.attempts):
             self.state.queue.cancel(intent)
+        file.put_off()
+        self.state.spool.wake()  # who waits for room may have waited for this one
 
     def _file_not_sent(self, file: OpenFile, error: Exception) -> None:
         """Its bytes stay, and the PUT is tried again."""
         file.snapshot = None
+        self.state.spool.wake()
         self._refused(error)
 
     def _file_failed(self, file: OpenFile, error: Exception) -> None:

@@ -173,6 +173,18 @@ class Ledger:
         pins = self._pins.setdefault(intent, [])
         pins.extend(self.state.namespace.pin(parent, name) for parent, name in places)
 
+    def hide_below(self, inode: Inode) -> None:
+        """To be called of a directory made where one was removed just now: what is still to go
+        away below is not in it."""
+        prefix = self._key(inode)
+        for intent in self.state.queue.unfinished(prefix):
+            names = {
+                key[len(prefix) :].partition("/")[0]
+                for key in intent.held_keys()
+                if key.startswith(prefix) and key != prefix
+            }
+            self._pin(intent, [(inode, name) for name in names])
+
 
 def place_of(inode: Inode) -> tuple[Place, ...]:
     """Where the inode stands: directory and name; empty for the root."""

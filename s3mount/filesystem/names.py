@@ -67,6 +67,8 @@ class Names:
         with self.mutations.change():
             self._still_vacant(parent, name)
             inode = self.state.namespace.add(parent, name, attributes, directory=True)
+            if inode.is_pinned:
+                self.mutations.hide_below(inode)
             self.touch(parent)
             intent = self.mutations.marker(inode)
         await self.mutations.settle(intent)

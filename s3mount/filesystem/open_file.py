@@ -254,6 +254,12 @@ class OpenFile:
             intent.expects = version.etag
         intent.condition = self._condition(intent)
 
+    def put_off(self) -> None:
+        """The PUT does not run for now: what is written goes ahead in parts again."""
+        self.snapshot = None
+        if self.upload is not None and not self.inode.detached:
+            self.upload.wrote(self.size, self._destination)
+
     def _condition(self, intent: Intent) -> Condition:
         """A whole rewrite replaces whatever is there, as on NFS, but only soon after its close:
         much later others may have put newer work there (ruling 10)."""

@@ -9,7 +9,7 @@ from s3mount.filesystem.names import Names
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.writeback.intents import ABSENT, Expected, Intent
+from s3mount.writeback.intents import ABSENT, Expected, Intent, Kind
 
 # As renameat2(2) has them.
 NOREPLACE = 1
@@ -143,8 +143,12 @@ class Rename:
         return intents
 
     def _overwrites(self, inode: Inode) -> bool:
-        """Whether an object comes to stand at the new key: an implied directory has none."""
-        if inode.directory is None or self.mutations.last(inode) is not None:
+        """Whether an object comes to stand at the new key: an implied directory has none.
+
+        If that is not sure: no. The delete comes before the rename then, and does no harm.
+        """
+        last = self.mutations.last(inode)
+        if inode.directory is None or (last is not None and last.kind is not Kind.RENAME_TREE):
             return True
         return inode.marker is not None and inode.marker.endswith("/")
 

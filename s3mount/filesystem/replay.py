@@ -207,7 +207,9 @@ class Replay:
         freed = parent.directory is not None and name in parent.directory.pins
         if not freed or self._entry(place) is not None:
             return None
-        return self.state.namespace.add(parent, name, intent.attributes, directory=True)
+        inode = self.state.namespace.add(parent, name, intent.attributes, directory=True)
+        self.mutations.hide_below(inode)
+        return inode
 
     def _copy(self, intent: Intent) -> None:
         if intent.source is None:

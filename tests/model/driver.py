@@ -61,12 +61,17 @@ class Driver(FileOperations, NameOperations, HostOperations):
         await self._drain()
         await trio.sleep(1.0 if self.served is None else 100.0)  # aborts of uploads end
         if isinstance(self.store, UnreliableStore):
-            await self.store.forget_uploads()
+            await self.store.forget_uploads(self._uploads_recorded)
         self._check_bucket()
         if self.served is not None:
             self._drop_unknown_uploads()
         left = leftovers(self.client.fs, self.store)
         assert not left, f"left over: {left}"
+
+    def _uploads_recorded(self) -> bool:
+        """An abort whose answer was lost is asked for again."""
+        kept = self.client.fs.state.journal.load()
+        return any(record.upload_id is not None for record in kept.uploads.values())
 
     def _drop_unknown_uploads(self) -> None:
         """Nothing can be known of an upload whose creation was not answered."""

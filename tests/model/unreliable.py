@@ -47,11 +47,11 @@ class UnreliableStore(MemoryStore):
             self._quiet = trio.Event()
             await self._quiet.wait()
 
-    async def forget_uploads(self) -> None:
-        """Those that have parts must be aborted within two minutes. One whose id was never heard
-        of has none, and stays."""
+    async def forget_uploads(self, known: Callable[[], bool]) -> None:
+        """Those that have parts, and those that the journal knows (`known`), must be aborted
+        within two minutes. One whose id was never heard of has none, and stays."""
         for _ in range(120):
-            if not any(upload.parts for upload in self.uploads.values()):
+            if not known() and not any(upload.parts for upload in self.uploads.values()):
                 break
             await trio.sleep(1.0)
         for upload_id, upload in list(self.uploads.items()):

@@ -1,0 +1,112 @@
+"""Names that are taken again while what had them is still on its way, or its fate not known."""
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3mount.core.config import MountConfig
+from s3mount.store.base import ConnectionLost
+from s3mount.store.memory import MemoryStore
+from tests.model.bucket import contents, leftovers
+from tests.model.mounted import KIB, TTL, UID, Client, mounted, with_writeback
+
+ONE, TWO = b"one " * 500, b"two"
+MINUTE = 60.0
+
+
+class Loses:
+    """The next `times` requests of an operation are lost, or their answers."""
+
+    def __init__(self, operation: str, times: int = 1) -> None:
+        self.operation, self.left = operation, times
+
+    def __call__(self, operation: str, key: str) -> None:
+        if operation == self.operation and self.left:
+            self.left -= 1
+            raise ConnectionLost("reset", operation=operation, key=key, ambiguous=True)
+
+
+@pytest.fixture
+async def client(store: MemoryStore, config: MountConfig) -> AsyncIterator[Client]:
+    async with mounted(store, config) as client:
+        yield client
+
+
+async def settled(client: Client, store: MemoryStore) -> None:
+    """All is sent, nothing is left over, and nothing failed."""
+    assert not await client.fs.drain(10 * MINUTE)
+    await trio.sleep(1)
+    assert leftovers(client.fs, store) == []
+    assert client.fs.state.queue.failures == []
+
+
+async def test_a_file_whose_forerunners_delete_had_no_answer_is_no_conflict(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """What the name held is not known then: the version that was deleted, or nothing."""
+    await client.write("f", ONE)
+    await settled(client, store)
+    store.after = Loses("DeleteObject")
+    await client.unlink("f")
+    await trio.sleep(0.6)
+    assert contents(store) == {}
+    store.before = Loses("PutObject", 3)
+    await client.write("f", TWO)
+    await settled(client, store)
+    assert contents(store) == {"f": TWO}
+
+
+async def test_a_directory_made_again_does_not_show_what_is_still_to_leave_it(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.mkdir("d")
+    await client.mkdir("d/sub")
+    await client.write("d/sub/deep", ONE)
+    await client.write("d/f", ONE)
+    await settled(client, store)
+    store.before = Loses("CopyObject", 2)
+    await client.rename("d/f", "f")
+    await client.rename("d/sub/deep", "deep")
+    await client.rmdir("d/sub")
+    await client.rmdir("d")
+    await client.mkdir("d")
+    await trio.sleep(TTL + 2)
+    assert "d/f" in store.objects  # the lost request may still come, so nothing happens to it
+    assert await client.ls("d") == []
+    await client.rmdir("d")
+    assert await client.ls() == ["deep", "f"]
+    await settled(client, store)
+    assert contents(store) == {"deep": ONE, "f": ONE}
+
+
+async def test_an_implied_directory_takes_the_place_of_one_with_a_marker(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """It has none of its own, though it is itself on its way still."""
+    store.put_foreign("x/f", ONE)
+    await client.mkdir("a")
+    await client.setattr("a", uid=7)
+    await settled(client, store)
+    await client.rename("x", "b")
+    await client.rename("b", "a")
+    assert (await client.stat("a")).attributes.uid == UID
+    await settled(client, store)
+    assert contents(store) == {"a/f": ONE}
+
+
+async def test_a_file_rewritten_while_its_put_begins_needs_no_more_than_the_spool(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """The PUT is put off, for half a file is never published: parts go ahead instead, also those
+    of what was written before that was known."""
+    config = with_writeback(config, durability="journal", namespace_delay=0.0, spool_limit=64 * KIB)
+    large = os.urandom(200 * KIB)
+    async with mounted(store, config) as client:
+        await client.write("f", TWO)
+        await client.write("f", large, step=16 * KIB)
+        await settled(client, store)
+        assert contents(store) == {"f": large}
+        assert store.counts()["CompleteMultipartUpload"] == 1
