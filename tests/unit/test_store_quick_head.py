@@ -14,6 +14,13 @@ from s3mount.store.quick_head import QuickHead
 from s3mount.store.wire import Request, Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_head, "PATIENCE", 6.0)
+    monkeypatch.setattr(quick_head, "CONNECT_PATIENCE", 6.0)
+
+
 HEAD = Request("HeadObject", "HEAD", "a b%c/\u00e9")
 
 
@@ -31,7 +38,8 @@ def serve() -> Iterator[Callable[..., TinyServer]]:
 
 
 def quick_for(server: TinyServer, scheme: str = "http", **fields: object) -> QuickHead:
-    config = config_for(server, scheme, **fields)
+    # Patience for a busy machine.
+    config = config_for(server, scheme, read_timeout=60.0, **fields)
     connection, counts = Connection(config), Counts()
     return QuickHead(config, connection, Wire(config, connection, counts, 4), counts)
 
