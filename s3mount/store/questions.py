@@ -6,10 +6,13 @@ raises that StoreError, so that nothing wrong is remembered.
 
 import contextlib
 import functools
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
+
+import trio
 
 from s3mount.store import base, integrity, results
 from s3mount.store.answers import version_id
@@ -17,6 +20,7 @@ from s3mount.store.base import StoreError, WriteHeaders
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_parts
 from s3mount.store.multipart import abort_request, complete_request
+from s3mount.store.retry import backoff
 from s3mount.store.sender import Sender
 from s3mount.store.wire import Answer, Request
 
@@ -27,6 +31,7 @@ log = logging.getLogger(__name__)
 _BODY = b"s3mount probes what this service honours; this object is deleted again"
 _WRONG_ETAG = "0" * 32
 _MOST_VERSIONS = 20  # more than the questions below can write
+_CLEANING_ATTEMPTS = 5
 _UNCLEAR = (base.AccessDenied, base.NoSuchBucket, base.QuotaExceeded, base.SlowDown)
 _LOST = (base.ConnectionLost, base.DeadlineExceeded)
 
@@ -67,10 +72,15 @@ class Questions:
             await self._quietly("delete", self._delete)
 
     async def _quietly(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except StoreError as error:
-            log.warning("after probing, %s: %s", what, error)
+        for attempt in itertools.count():
+            try:
+                await step()
+            except StoreError as error:
+                if error.transient and attempt < _CLEANING_ATTEMPTS:
+                    await trio.sleep(backoff(attempt, error, 0.5))
+                    continue
+                log.warning("after probing, %s: %s", what, error)
+            return
 
     # -- PUT
 
@@ -100,6 +110,7 @@ class Questions:
         headers = self._headers.write(WriteHeaders()) | condition
         request = Request("PutObject", "PUT", self._key, (), headers, _BODY)
         digest, etags = integrity.Digest(), integrity.Md5Etags(encrypted=True)
+        self._written = True  # also where the answer is lost
         result = await self._ask(
             request, lambda answer: results.put_result(self._key, digest, etags, answer)
         )
@@ -313,7 +324,9 @@ class Questions:
     async def _delete_version(self, version: str) -> None:
         query = (("versionId", version),) if version else ()
         request = Request("DeleteObject", "DELETE", self._key, query, self._headers.list())
-        await self._ask(request, lambda _: None)
+        refused = await self._ask(request, lambda _: None)
+        if isinstance(refused, base.TransientError):
+            raise refused
 
     async def _ask(self, request: Request, parse: Callable[[Answer], T]) -> T | StoreError:
         """The refusal itself is an answer; raises it where it tells nothing."""

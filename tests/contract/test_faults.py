@@ -423,3 +423,17 @@ async def test_no_request_goes_through_boto3(
 async def test_a_first_small_put_is_one_request(store: ObjectStore, proxy: CountingProxy) -> None:
     await store.put("k", b"data", NOTHING)
     assert proxy.counts == {"PutObject": 1}
+
+
+@pytest.mark.parametrize("fault", [reset, lost_answer, answer(500, "InternalError")])
+async def test_probing_leaves_nothing_behind_in_bad_weather(
+    store: ObjectStore, proxy: CountingProxy, moto_bucket: Bucket, fault: Fault
+) -> None:
+    proxy.inject("DeleteObject", fault, times=3)
+    await store.capabilities()
+    assert moto_bucket.keys() == []
+    proxy.inject("PutObject", lost_answer)
+    again = open_store(moto_bucket.config(endpoint_url=proxy.url, state_dir=None))
+    await again.capabilities()
+    assert moto_bucket.keys() == []
+    await again.aclose()
