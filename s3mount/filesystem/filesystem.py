@@ -225,11 +225,13 @@ class FileSystem:
         self._directories.pop(handle, None)
 
     async def fsyncdir(self, handle: int) -> None:
-        """Every change of names in this directory, and below it, is in S3."""
+        """Every change of names in this directory, and below it, is in S3, and after a power cut
+        nothing that came before it is done again."""
         inode = self._directories[handle].inode
         prefix = self.state.namespace.key(inode)
         for _ in range(FOLLOWERS):
             await self.mutations.wait(self.state.queue.unfinished(prefix))
+        await self.state.books.sync()
 
     # -- extended attributes -------------------------------------------------------------------
 

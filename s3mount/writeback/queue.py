@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 CONCURRENT_INTENTS = 64
 # DeleteObjects takes 1000 keys at most.
 DELETE_BATCH = 1000
+# The journal syncs by itself 0.1 s after a commit; a slow disk takes longer.
+SURELY_SYNCED = 2.0
 
 
 class IntentQueue:
@@ -55,6 +57,7 @@ class IntentQueue:
         self._journal = journal
         self._ordered = ordered
         self._newest: Intent | None = None
+        self._finished_at: dict[str, float] = {}  # keys of late, in order of trio time
         self.refusals = 0  # attempts so far that were refused; see Intent.was_refused
         self._shuffle = shuffle  # tests: any order that the DAG allows
         self._index = IntentIndex()
@@ -330,13 +333,33 @@ class IntentQueue:
         self._running += 1
         log.debug("#%d %s: starts", intent.sequence, intent.describe())
 
+    def _must_be_durable(self, intent: Intent) -> bool:
+        """Whether the bucket must not hear of it before the journal's disk has.
+
+        After a power cut both names of what was renamed would be there for good. And the journal
+        would still have what was done to the same key just before, which a replay would do again,
+        over this.
+        """
+        if intent.retargeted or intent.kind in (Kind.COPY, Kind.RENAME_TREE):
+            return True
+        horizon = trio.current_time() - SURELY_SYNCED
+        return any(
+            self._finished_at.get(key, float("-inf")) > horizon for key in intent.held_keys()
+        )
+
+    def _note_finished(self, intent: Intent) -> None:
+        now = trio.current_time()
+        for key in intent.held_keys():
+            self._finished_at.pop(key, None)
+            self._finished_at[key] = now
+        while next(iter(self._finished_at.values()), now) < now - SURELY_SYNCED:
+            del self._finished_at[next(iter(self._finished_at))]
+
     async def _make_durable(self) -> None:
-        """After a power cut both names of what was renamed would be there for good if the bucket
-        had heard of the rename and the journal had not. Usually it was synced long ago."""
         try:
             await self._journal.sync()
         except FilesystemError as error:
-            log.warning("a rename goes on though the journal cannot be synced: %s", error)
+            log.warning("changes go on though the journal cannot be synced: %s", error)
 
     async def _carry_out(self, intent: Intent) -> None:
         result: PutResult | None = None
@@ -347,7 +370,7 @@ class IntentQueue:
                 with self._journal.aftermath():
                     self._journal.update(intent)
             with trio.CancelScope() as intent.scope:
-                if intent.retargeted or intent.kind in (Kind.COPY, Kind.RENAME_TREE):
+                if self._must_be_durable(intent):
                     await self._make_durable()
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
@@ -450,6 +473,7 @@ class IntentQueue:
         intent.waits_for.clear()
         intent.blocks.clear()
         self._journal.forget(intent)
+        self._note_finished(intent)
         if intent.on_finished is not None:
             intent.on_finished(intent)
         intent.finished.set()

@@ -1,0 +1,98 @@
+"""What the journal's disk must have before the bucket hears of a change, and before a program is
+told: after a power cut the journal is that of its last sync."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from s3mount.core.config import MountConfig
+from s3mount.filesystem.build import open_filesystem
+from s3mount.store.memory import MemoryStore
+from s3mount.writeback.intents import Kind
+from s3mount.writeback.journal_records import JournalContents
+from tests.model.mounted import Client, KeptJournal
+
+
+class SlowDisk(KeptJournal):
+    """Nothing is synced but when somebody asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_disk = self.load()
+
+    async def sync(self) -> None:
+        now = self.load()
+        await trio.sleep(0.01)
+        self.on_disk = now
+
+
+@pytest.fixture
+def journal() -> SlowDisk:
+    return SlowDisk()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk
+) -> AsyncIterator[Client]:
+    fs = await open_filesystem(config, store, clock=store.monotonic, journal=journal)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(fs.run)
+        yield Client(fs)
+        await fs.drain(60.0)
+        await fs.aclose()
+        nursery.cancel_scope.cancel()
+
+
+def seen_at(store: MemoryStore, journal: SlowDisk, wanted: str) -> list[JournalContents]:
+    """What is on the disk at each request of that name."""
+    found: list[JournalContents] = []
+
+    def before(operation: str, key: str) -> None:
+        if operation == wanted:
+            found.append(journal.on_disk)
+
+    store.before = before
+    return found
+
+
+async def test_a_rename_is_on_the_disk_before_the_bucket_hears_of_it(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    store.put_foreign("a", b"content", {})
+    async with running(store, config, journal) as client:
+        seen = seen_at(store, journal, "CopyObject")
+        await client.rename("a", "b")
+        await client.fs.drain(60.0)
+    assert [[intent.kind for intent in contents.intents] for contents in seen] == [[Kind.COPY]]
+
+
+async def test_the_end_of_a_put_is_on_the_disk_before_the_next_put_of_the_same_file(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Else a replay would put the older bytes over the newer ones."""
+    async with running(store, config, journal) as client:
+        seen = seen_at(store, journal, "PutObject")
+        for content in (b"first", b"second", b"third"):
+            await client.write("f", content)
+    numbers = [[intent.sequence for intent in contents.intents] for contents in seen]
+    assert numbers[0] == []  # the first one need not wait
+    assert all(len(each) == 1 for each in numbers[1:])
+    assert len({each[0] for each in numbers[1:]}) == 2
+
+
+async def test_fsync_of_a_directory_outlives_a_power_cut(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """SQLite commits by the unlink of its journal, whose PUT must not be done again."""
+    async with running(store, config, journal) as client:
+        await client.write("f", b"content")
+        await client.unlink("f")
+        root = await client.fs.opendir(client.fs.state.namespace.root.number)
+        await client.fs.fsyncdir(root)
+        assert not journal.on_disk.intents
+        assert not journal.on_disk.files
+        await client.fs.releasedir(root)
+    assert not store.objects
