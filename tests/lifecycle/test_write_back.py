@@ -51,7 +51,9 @@ def test_files_made_as_rsync_makes_them_are_one_put_each(
     moto_bucket: Bucket, mounts: Mounts
 ) -> None:
     with CountingProxy(moto_bucket.server.url) as proxy:
-        mounted = mounts.start(moto_bucket, "--durability=journal", url=proxy.url)
+        # On a loaded machine it takes longer than names are believed by default.
+        options = ("--durability=journal", "--metadata-ttl", "300")
+        mounted = mounts.start(moto_bucket, *options, url=proxy.url)
         (mounted.path / "d").mkdir()
         mounted.flush()
         proxy.counts.clear()
