@@ -16,6 +16,7 @@ from s3mount.readpath import RemoteObject
 from s3mount.store.base import PutResult, StoreError
 from s3mount.writeback.intents import ABSENT, Expected, Intent, Kind
 from s3mount.writeback.intents import State as IntentState
+from s3mount.writeback.outcomes import Unsendable
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,13 @@ class FileCommits(Ledger):
         self._file_not_sent(file, error)
         file.error = error
         number = error.errno if isinstance(error, FilesystemError) else 0
-        if number in (errno.ESTALE, errno.EEXIST, errno.ECANCELED):
+        if isinstance(error, Unsendable):
+            # What there is of it is kept elsewhere; the name shows what the bucket has.
+            file.sent = file.changes
+            for handle in file.handles:
+                handle.lost = number
+            file.lose_name()
+        elif number in (errno.ESTALE, errno.EEXIST, errno.ECANCELED):
             # The bytes are beside it, or given up by request; the name belongs to the others now.
             # What was written while they were put there is still to be kept (OpenFile.give_way).
             file.sent = file.changes if number == errno.ECANCELED else file.kept_changes

@@ -131,7 +131,7 @@ class Leaving:
         if not intents:
             raise _nothing_pending(path)
         for intent in intents:
-            self.state.queue.hurry(intent)
+            self.state.queue.hurry(intent, by_hand=True)
         return "tried now: " + ", ".join(intent.describe() for intent in intents)
 
     def cancel(self, path: str) -> str:

@@ -40,6 +40,7 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
+from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import ABSENT, Intent, NotYetError
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
@@ -290,42 +291,50 @@ class OpenFile:
     async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
         """Carries the PUT out (an intents.Content)."""
         async with self.lock:
-            self.prepare_upload()
-            if self.snapshot is None or self.upload is None:
-                raise FilesystemError(errno.EIO, "a PUT that was not begun")
-            if self.rewriting:
-                raise NotYetError
-            if self.recovering is not None:
-                headers = self._headers()
-                looked = await self.recovering.look(key, headers)
-                if isinstance(looked, PutResult):
-                    return looked
-                condition = looked
             try:
-                if self.remote is not None and not self._is_own(self.remote):
-                    await self._learn_foreign_metadata()
-                    headers = self._headers()
-                # It may have grown meanwhile; what is sent is what is here now.
-                self.snapshot = replace(self.snapshot, size=self.size)
-                return await self.upload.commit(
-                    key,
-                    headers,
-                    size=self.size,
-                    base=self._base_object(),
-                    visible=self.visible,
-                    condition=condition,
-                    read_base=self.read_base,
-                )
-            except (PreconditionFailed, NotFound, FilesystemError) as error:
-                if isinstance(error, NotFound) and condition.etag is None:
+                return await self._send(key, headers, condition)
+            except CorruptSpool as error:
+                if self.recovering is None:
                     raise
-                if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
-                    raise  # ESTALE: the base could not be read any more
-                await self._keep(key, headers)
-                raise FilesystemError(
-                    errno.EEXIST if self.exclusive else errno.ESTALE,
-                    f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
-                ) from error
+                raise await self.recovering.damaged(error) from error
+
+    async def _send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
+        self.prepare_upload()
+        if self.snapshot is None or self.upload is None:
+            raise FilesystemError(errno.EIO, "a PUT that was not begun")
+        if self.rewriting:
+            raise NotYetError
+        if self.recovering is not None:
+            headers = self._headers()
+            looked = await self.recovering.look(key, headers)
+            if isinstance(looked, PutResult):
+                return looked
+            condition = looked
+        try:
+            if self.remote is not None and not self._is_own(self.remote):
+                await self._learn_foreign_metadata()
+                headers = self._headers()
+            # It may have grown meanwhile; what is sent is what is here now.
+            self.snapshot = replace(self.snapshot, size=self.size)
+            return await self.upload.commit(
+                key,
+                headers,
+                size=self.size,
+                base=self._base_object(),
+                visible=self.visible,
+                condition=condition,
+                read_base=self.read_base,
+            )
+        except (PreconditionFailed, NotFound, FilesystemError) as error:
+            if isinstance(error, NotFound) and condition.etag is None:
+                raise
+            if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
+                raise  # ESTALE: the base could not be read any more
+            await self._keep(key, headers)
+            raise FilesystemError(
+                errno.EEXIST if self.exclusive else errno.ESTALE,
+                f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
+            ) from error
 
     async def _keep(self, key: str, headers: WriteHeaders) -> None:
         """Puts the bytes beside what others have put under `key`."""

@@ -68,6 +68,11 @@ class FileRecords:
 
     # -- closed
 
+    @property
+    def closed(self) -> FileRecord | None:
+        """The closed record in the journal."""
+        return self._record
+
     def seal(self) -> Sealed:
         """The file as it is now; `write` puts it into the journal."""
         spooled = self._file.spooled

@@ -13,6 +13,8 @@ import logging
 
 import trio
 
+from s3mount.core.errors import FilesystemError
+from s3mount.filesystem.damaged import bucket_has, set_aside
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Version
 from s3mount.readpath import RemoteObject
@@ -27,6 +29,7 @@ from s3mount.store.base import (
 from s3mount.store.integrity import is_md5, multipart_etag
 from s3mount.writeback.after_crash import is_newer
 from s3mount.writeback.base_object import BaseObject
+from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import ABSENT, Intent
 from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.looking import is_ours
@@ -54,13 +57,17 @@ class RecoveredPut:
     async def look(self, key: str, headers: WriteHeaders) -> PutResult | Condition:
         """The result, if the PUT was carried out; else the condition under which it may be."""
         file = self._file
-        await self._resume()
+        damage = await self._resume()
         try:
-            found = await file.state.store.head(key)
+            found: ObjectInfo | None = await file.state.store.head(key)
         except NotFound:
-            return self._absent(key)
-        if await self._is_done(found, headers):
+            found = None
+        if found is not None and await self._is_done(found, headers):
             return PutResult(found.etag, found.version_id, found.answered_at)
+        if damage is not None:
+            raise damage
+        if found is None:
+            return self._absent(key)
         if self._is_expected(found):
             return Condition(etag=found.etag)
         earlier = [headers, *self._headers]
@@ -72,14 +79,15 @@ class RecoveredPut:
         expected = self._intent.expects
         return Condition(absent=True) if expected in (None, ABSENT) else Condition(etag=expected)
 
-    async def _resume(self) -> None:
-        """Before the first attempt: later ones know what they have sent."""
+    async def _resume(self) -> CorruptSpool | None:
+        """Before the first attempt: later ones know what they have sent. Answers what is wrong
+        with the bytes that the parts are compared with."""
         file, record = self._file, self._upload
         upload, spooled = file.upload, file.spooled
         if self._resumed or record is None or record.upload_id is None:
-            return
+            return None
         if upload is None or spooled is None or upload.upload_id is not None:
-            return
+            return None
         remote = file.remote
         base = None
         if remote is not None and file.visible:
@@ -94,11 +102,27 @@ class RecoveredPut:
                 base=base,
                 visible=file.visible,
             )
+        except CorruptSpool as error:
+            return error
         except NoSuchUpload:
             state.journal.end_upload(record.id)
         else:
             upload.resume(record, table)
         self._resumed = True
+        return None
+
+    async def damaged(self, error: CorruptSpool) -> FilesystemError:
+        """With what the PUT ends, for its bytes are not what was written. Raises FilesystemError
+        where that does not end it."""
+        file, left = self._file, self._upload
+        upload_id = None if file.upload is None else file.upload.upload_id
+        if self._resumed or left is None or left.upload_id is None:
+            return await set_aside(file, error, upload_id)
+        answer = await set_aside(file, error, upload_id or left.upload_id)
+        kept = file.spooled is not None and file.spooled.dropped
+        if not kept and file.state.uploader.on_left is not None:
+            file.state.uploader.on_left(left)
+        return answer
 
     def _absent(self, key: str) -> Condition:
         """What it was made from is gone: without that an edit is a conflict."""
@@ -139,12 +163,14 @@ class RecoveredPut:
         """Metadata and size alone do not tell: two closes within a tick of the clock have both."""
         if not is_ours(found, self._file.size, headers):
             return False
-        if is_md5(found.etag):
-            return found.etag == await self._md5()
-        upload = self._file.upload
-        if upload is None:
-            return False
-        return found.etag == await self._etag_of_parts()
+        try:
+            if is_md5(found.etag):
+                return found.etag == await self._md5()
+            if self._file.upload is None:
+                return False
+            return found.etag == await self._etag_of_parts()
+        except CorruptSpool:
+            return await bucket_has(self._file, found)
 
     async def _md5(self) -> str | None:
         """Of all bytes, if they are all in the spool."""

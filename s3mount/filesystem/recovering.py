@@ -19,6 +19,8 @@ from s3mount.filesystem.replay import Replay
 from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
 from s3mount.store.base import StoreError
+from s3mount.writeback.chunk import CorruptSpool
+from s3mount.writeback.intents import Intent
 from s3mount.writeback.journal_records import FileRecord, JournalContents, UploadRecord
 from s3mount.writeback.parallel import all_of
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile, describe
@@ -59,6 +61,7 @@ class Recovering:
         self._needed = {name for one in contents.files.values() for name in _chunk_names(one)}
         self._spool = spool
         self._drain: Drain | None = None
+        self._given_up: set[int] = set()  # file records
         self.uploads = LeftUploads(state.store, state.journal, self._upload_ids)
         state.uploader.on_left = self.uploads.add
 
@@ -72,8 +75,12 @@ class Recovering:
             if record.id not in wanted and not await self._set_aside(record, contents):
                 needed |= _chunk_names(record)
         replay = self._replay(contents)
+        for intent, error in replay.damaged:
+            await self._give_up(intent, error, contents)
+        for upload in contents.uploads.values():
+            self._sort_out(upload, replay, contents)
         for number in wanted & contents.files.keys():
-            if number not in replay.files:
+            if number not in replay.files and number not in self._given_up:
                 needed |= _chunk_names(contents.files[number])
         for number, file in replay.files.items():
             await self._record_anew(file, contents.files[number])
@@ -115,14 +122,16 @@ class Recovering:
 
     # -- never closed
 
-    async def _set_aside(self, record: FileRecord, contents: JournalContents) -> bool:
+    async def _set_aside(
+        self, record: FileRecord, contents: JournalContents, why: str = "never closed"
+    ) -> bool:
         """False: it could not be saved, so that its record stays."""
         uploads = of_file(contents.uploads.values(), record.id)
         upload_id = uploads[-1].upload_id if uploads else None
         try:
             entry = await trio.to_thread.run_sync(self.kept.add, record, self._spool, upload_id)
         except OSError as error:
-            text = f"{record.key!r} was never closed and cannot be set aside: {error}"
+            text = f"{record.key!r} ({why}) cannot be set aside: {error}"
             log.error("%s; its bytes stay in the spool until the next mount", text)  # noqa: TRY400
             self.recovered.unsaved.append(text)
             self.state.queue.report(text)
@@ -130,10 +139,23 @@ class Recovering:
         self.state.journal.forget_file(record.id)
         if entry is not None:
             self.recovered.recoverable.append(entry)
-            log.warning("never closed, hence not sent: %s", describe(entry))
+            log.warning("%s, hence not sent: %s", why, describe(entry))
         return True
 
     # -- acknowledged
+
+    async def _give_up(
+        self, intent: Intent, error: CorruptSpool, contents: JournalContents
+    ) -> None:
+        """A closed file that cannot be taken over, for its chunks must be made anew and are
+        damaged: see damaged.py."""
+        assert intent.file is not None
+        if await self._set_aside(contents.files[intent.file], contents, "damaged"):
+            self._given_up.add(intent.file)
+            self.state.journal.forget(intent)
+        text = f"{intent.describe()}: given up, what can be read of it is recoverable: {error}"
+        log.error("%s", text)
+        self.state.queue.report(text)
 
     def _replay(self, contents: JournalContents) -> Replay:
         """No await: either all of it is in the tree and the queue, or nothing."""
@@ -150,8 +172,6 @@ class Recovering:
                 uploads = of_file(contents.uploads.values(), intent.file)
                 file.recovering = RecoveredPut(file, intent, uploads)
                 self.recovered.bytes += file.size
-        for upload in contents.uploads.values():
-            self._sort_out(upload, replay, contents)
         if self.recovered.intents:
             log.warning(
                 "an earlier mount ended before its work was done: %d changes (%d bytes) go on",
@@ -193,7 +213,8 @@ class Recovering:
         newest = of_file(contents.uploads.values(), upload.file)[-1:]
         if upload.file in replay.files and upload.upload_id is not None and upload in newest:
             return  # goes on
-        kept = any(entry.in_upload == upload.upload_id for entry in self.recovered.recoverable)
+        # Its record stays: once the file is dropped there, the next mount aborts the upload.
+        kept = any(entry.in_upload == upload.upload_id for entry in self.kept.list())
         if upload.upload_id is not None and kept:
             log.warning("upload %s of %r has bytes of it", upload.upload_id, upload.key)
             return

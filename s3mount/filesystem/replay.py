@@ -22,8 +22,10 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
+from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import Intent, Kind
 from s3mount.writeback.journal_records import FileRecord, IntentRecord
+from s3mount.writeback.spooled_file import SpooledFile
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ class Replay:
         self.files: dict[int, OpenFile] = {}  # by the id of their FileRecord
         self.intents: list[Intent] = []
         self._emptied: dict[str, Place] = {}  # by the key that is to go
+        # PUTs whose bytes cannot be taken over.
+        self.damaged: list[tuple[Intent, CorruptSpool]] = []
         self._records = records
         self._died_at = died_at
         self._kinds: dict[Kind, Callable[[Intent], None]] = {
@@ -80,6 +84,8 @@ class Replay:
         )
         try:
             self._kinds[intent.kind](intent)
+        except CorruptSpool as error:
+            self.damaged.append((intent, error))
         except (FilesystemError, KeyError, ValueError) as error:
             log.exception("%s cannot be recovered", intent.describe())
             self.state.queue.report(f"{intent.describe()} cannot be recovered: {error}")
@@ -153,6 +159,8 @@ class Replay:
         if intent.file is None or intent.file not in self._records:
             raise ValueError("its bytes are not in the journal")
         record = self._records[intent.file]
+        # First: where its bytes are damaged it leaves nothing in the tree.
+        spooled = self.state.spool.restore(record.spool)
         place = self._place(intent.key)
         existing = self._entry(place)
         edited = record.base is not None and not record.whole
@@ -165,13 +173,13 @@ class Replay:
         inode = self.state.namespace.recall(*place, directory=False, version=version)
         attributes = intent.attributes or record.attributes  # changed after the close
         inode.set_attributes(attributes, self.state.clock(), settled=False)
-        file = self._open(inode, record)
+        file = self._open(inode, record, spooled)
         # O_EXCL spoke of the name it was made with; a rename replaces whatever has the new one.
         file.exclusive = record.exclusive and record.key == intent.key
         intent.content, intent.size = file, file.size
         self.mutations.add_put(file, intent)
 
-    def _open(self, inode: Inode, record: FileRecord) -> OpenFile:
+    def _open(self, inode: Inode, record: FileRecord, spooled: SpooledFile) -> OpenFile:
         """As it was when it was closed, its bytes in the spool."""
         file = OpenFile(self.state, inode, new=False)
         base = record.base
@@ -182,7 +190,7 @@ class Replay:
         file.whole, file.exclusive = record.whole, record.exclusive
         file.replaces = True
         file.kept = record.kept
-        file.spooled = self.state.spool.restore(record.spool)
+        file.spooled = spooled
         file.spooled.record_id = record.id
         file.spooled.on_amended = file.records.amend
         file.upload = self.state.uploader.upload_for(file.spooled)

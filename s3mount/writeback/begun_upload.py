@@ -123,6 +123,10 @@ class BegunUpload:
         record, self._record = self._record, None
         return record
 
+    def keep(self) -> None:
+        """It stays as it is; so does its record, for a later mount to end it."""
+        self.key = self.headers = self.upload_id = self._record = None
+
     async def abort(self) -> None:
         """Where that cannot be done now it is tried again behind; what the process does not get
         done the journal's next reader does. Nothing without an upload."""

@@ -333,6 +333,12 @@ class FileUpload:
         self._begun.ended()
         self._clear()
 
+    async def keep_upload(self) -> None:
+        """The upload is left as it is, for it has bytes that are nowhere else."""
+        await self.stop_flights()
+        self._begun.keep()
+        self._clear()
+
     async def discard_upload(self) -> None:
         """Aborts the upload; a failure is logged, and the journal's record of it remains."""
         self._clear()

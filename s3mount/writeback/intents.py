@@ -141,6 +141,7 @@ class Intent:
     # before a pause; and the how manieth refusal of the queue that was.
     refusal: Exception | None = None
     refused: int = 0
+    hurry_from: float = 0.0  # trio time: whoever waits for it brings no attempt before
     scope: trio.CancelScope | None = None  # while RUNNING
     copied: "dict[str, MovedObject]" = field(default_factory=dict)  # RENAME_TREE: by new key
     finished: trio.Event = field(default_factory=trio.Event)

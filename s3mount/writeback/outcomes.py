@@ -26,6 +26,17 @@ from s3mount.writeback.intents import Intent, Kind, State
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 # Somebody has to change a permission or a quota first; `s3mount retry` does not wait for it.
 LAST_REFUSED_RETRY = 300.0
+# Whoever waits for what was refused has it tried again, but not more often than after the pauses
+# that grow up to this: programs that close or flush in a loop must not make a storm of requests.
+LAST_HURRIED_RETRY = 5.0
+
+
+class Unsendable(FilesystemError):
+    """The bytes are damaged on the local disk for good, and what can be read of them is kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(errno.EIO, text)
+
 
 _FINAL_ERRNO = {errno.ESTALE, errno.EEXIST, errno.ECANCELED, errno.EFBIG, errno.ENAMETOOLONG}
 
@@ -37,7 +48,7 @@ def is_transient(error: Exception) -> bool:
 def is_final(intent: Intent, error: Exception) -> bool:
     """Whether no later attempt can do better, or one would destroy what others did."""
     if isinstance(error, FilesystemError):
-        return error.errno in _FINAL_ERRNO
+        return isinstance(error, Unsendable) or error.errno in _FINAL_ERRNO
     if isinstance(error, NotFound):
         return intent.kind is not Kind.PUT  # of a PUT: what it is based on; that is a conflict
     return isinstance(error, (PreconditionFailed, EntityTooLarge, KeyTooLong, MetadataTooLarge))

@@ -20,6 +20,7 @@ from s3mount.writeback.intents import (
     State,
 )
 from s3mount.writeback.outcomes import (
+    LAST_HURRIED_RETRY,
     cancelled,
     held_up_by,
     is_final,
@@ -192,14 +193,18 @@ class IntentQueue:
         intent.error = error
         self._fail(intent)
 
-    def hurry(self, intent: Intent) -> None:
-        """No more coalescing for this one and all that it waits for."""
+    def hurry(self, intent: Intent, *, by_hand: bool = False) -> None:
+        """No more coalescing for this one and all that it waits for. What was refused keeps a
+        short pause, unless `by_hand`."""
         pending = [intent]
         while pending:
             current = pending.pop()
+            if by_hand:
+                current.hurried, current.hurry_from = False, 0.0
             if current.state is State.WAITING and not current.hurried:
                 current.hurried = True
-                current.not_before = min(current.not_before, trio.current_time())
+                soonest = max(trio.current_time(), current.hurry_from)
+                current.not_before = min(current.not_before, soonest)
                 self._schedule(current)
                 pending.extend(current.waits_for)
 
@@ -443,6 +448,7 @@ class IntentQueue:
         if intent.on_retry is not None:
             intent.on_retry(intent, error)
         if not is_transient(error):
+            intent.hurry_from = trio.current_time() + min(pause, LAST_HURRIED_RETRY)
             self.refusals += 1
             refuse(intent, error, self.refusals)
         self._wake.set()

@@ -130,4 +130,4 @@ def _blocks(chunk: Chunk, base: int, skip_damaged: bool) -> Iterator[tuple[int, 
             except FilesystemError as error:
                 if not skip_damaged:
                     raise
-                log.warning("left out: %s", error)
+                log.info("left out: %s", error)

@@ -26,6 +26,8 @@ START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
 DRAIN_SECONDS = 120.0
 DEATH_SECONDS = 5.0  # from a program's error to the end of the process
 JOIN_SECONDS = 60.0
+# Of failures, see filesystem/damaged.py: never acknowledged, and acknowledged.
+TORN, DAMAGED = "it was being closed when", "it was closed, and is damaged"
 TIDY_SECONDS = 10.0  # orphaned uploads are aborted behind everything else
 PROGRAM = """
 from tests.campaign.mount_and_die import prepare
@@ -250,8 +252,11 @@ class Siege:
         deadline = time.monotonic() + TIDY_SECONDS
         status: dict[str, Any] = ask(self.mount.path, "status")
         for failure in status.get("failures", ()):
-            if self.power_cut is None:
+            if self.power_cut is None or DAMAGED in failure:
                 self.lost(f"given up: {failure}")
+            elif TORN in failure:
+                # Nobody was told that it is there; the ledger says whether that is true.
+                self.report.count("closes in progress that a cut tore")
             else:
                 # The journal's last moments are gone, and what they did to the bucket is not: a
                 # delete of what was written anew since is dropped, and told. The trees decide.
