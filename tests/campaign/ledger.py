@@ -162,13 +162,20 @@ class Ledger:
         wrong = self._compare(self.tree, self.pending, found)
         best, age = wrong, 0.0
         dropped: set[int] = set()
+        pending = list(self.pending)
+        if wrong and not all_kept:
+            # A symbolic link is an object like a file's: it may be there before older changes.
+            for number, step in enumerate(self.steps[floor:], floor):
+                if step.what.startswith("symlink"):
+                    dropped.add(number)
+                    pending += step.groups
         for number in reversed(range(floor, len(self.steps))):
             if not best:
                 break
             if self.steps[number].kept:
                 continue  # it is in the bucket, whatever became of its neighbours
             dropped.add(number)
-            best = self._compare(self._without(dropped), self.pending, found)
+            best = self._compare(self._without(dropped), pending, found)
             age = self.died - self.steps[number].acknowledged
         self.accept(found)
         return (best, age) if not best else (wrong, 0.0)

@@ -1,0 +1,43 @@
+"""The campaigns of `contrib/campaign`, small: nothing acknowledged is lost."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.campaign.campaign_kills import run_kills
+from tests.campaign.campaign_power import run_power
+from tests.campaign.campaign_resume import run_resume
+from tests.servers import Bucket
+
+MIB = 1 << 20
+
+
+@pytest.mark.bounded(240)
+@pytest.mark.parametrize("durability", ["close", "journal"])
+def test_a_mount_killed_ten_times_loses_nothing(
+    durability: str, moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    report = run_kills(moto_bucket, tmp_path, 10, 3, durability)
+    assert not report.losses
+    assert report.figures["kills"] == 10
+    assert int(report.figures["files compared"]) > 50
+
+
+@pytest.mark.bounded(240)
+@pytest.mark.parametrize("durability", ["close", "journal"])
+def test_power_cuts_take_nothing_that_close_or_fsync_acknowledged(
+    durability: str, moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    report = run_power(moto_bucket, tmp_path, 3, 5, durability)
+    assert not report.losses
+    assert int(report.figures["power cuts"]) >= 3
+
+
+def test_an_upload_cut_off_by_a_kill_sends_only_what_s3_does_not_have(
+    moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    report = run_resume(moto_bucket, tmp_path, 100 * MIB, 7)
+    assert not report.losses
+    assert report.figures["parts"] == 20
+    assert report.figures["answered at the kill"] == 12
+    assert report.figures["sent after it"] == 8
