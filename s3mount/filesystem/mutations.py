@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from s3mount.core.metadata import content_type_for, encode
 from s3mount.filesystem.commits import FileCommits
 from s3mount.filesystem.ledger import Place, place_of
+from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Inode, Version
+from s3mount.readpath import RemoteObject
 from s3mount.store.base import PutResult, WriteHeaders
 from s3mount.writeback.intents import Intent, Kind, parent_of
 
@@ -173,9 +175,14 @@ class Mutations(FileCommits):
         file = self.state.open_files.get(inode)
         if file is not None and file.remote is not None:
             self.state.adopt(file)
-            self.state.readpath.repin(file.remote, key=key, etag=result.etag)
+            self._bring(file, file.remote, key, result.etag)
             if inode.detached:
                 self.state.orphan(file)
+
+    def _bring(self, file: OpenFile, remote: RemoteObject, key: str, etag: str) -> None:
+        before = remote.key, remote.etag
+        self.state.readpath.repin(remote, key=key, etag=etag)
+        file.records.base_moved(*before)
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -386,7 +393,7 @@ class Mutations(FileCommits):
                 key = new_prefix + remote.key[len(old_prefix) :]
                 source_etag, version = versions.get(key, (None, None))
                 if version is not None and source_etag == remote.etag:
-                    self.state.readpath.repin(remote, key=key, etag=version.etag)
+                    self._bring(file, remote, key, version.etag)
                 if file.inode.detached:
                     self.state.orphan(file)
 

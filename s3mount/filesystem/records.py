@@ -141,6 +141,16 @@ class FileRecords:
         )
         self._books.write_file(self._record)
 
+    def base_moved(self, key: str, etag: str) -> None:
+        """A copy of our own took the version `etag` of `key` to where file.remote is now."""
+        record, remote = self._record, self._file.remote
+        if record is None or record.base is None or remote is None:
+            return
+        if (record.base.key, record.base.etag) == (key, etag):
+            base = BaseObject(remote.key, remote.etag, remote.size, remote.version_id)
+            self._record = replace(record, base=base)
+            self._books.write_file(self._record)
+
     def forget(self, *, keep_bytes: bool = False) -> None:
         """The bucket has it, or nobody wants it any more. `keep_bytes`: it will not be sent, but
         its bytes are nowhere else: they are kept as those of a file that was never closed."""

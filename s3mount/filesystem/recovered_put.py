@@ -57,11 +57,13 @@ class RecoveredPut:
     async def look(self, key: str, headers: WriteHeaders) -> PutResult | Condition:
         """The result, if the PUT was carried out; else the condition under which it may be."""
         file = self._file
-        damage = await self._resume()
         try:
             found: ObjectInfo | None = await file.state.store.head(key)
         except NotFound:
             found = None
+        if found is not None:
+            self._follow_base(key, found)
+        damage = await self._resume()
         if found is not None and await self._is_done(found, headers):
             return PutResult(found.etag, found.version_id, found.answered_at)
         if damage is not None:
@@ -130,6 +132,12 @@ class RecoveredPut:
         if self._file.whole or remote is None or remote.key != key:
             return Condition(absent=True)
         return Condition(etag=remote.etag)
+
+    def _follow_base(self, key: str, found: ObjectInfo) -> None:
+        """A rename that was carried out before the crash has brought it here."""
+        remote = self._file.remote
+        if remote is not None and (remote.etag, remote.size) == (found.etag, found.size):
+            self._file.remote = RemoteObject(key, found.etag, found.size, found.version_id)
 
     def _is_expected(self, found: ObjectInfo) -> bool:
         file, expects = self._file, self._intent.expects
