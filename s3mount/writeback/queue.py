@@ -384,6 +384,7 @@ class IntentQueue:
             self._running -= 1
             intent.state, intent.hurried = State.WAITING, False
             intent.not_before = float("inf")
+            intent.error = None  # that of an attempt before is not what it waits for
             for held_up in held_up_by(intent):
                 held_up.tell()
             if intent.on_put_off is not None:

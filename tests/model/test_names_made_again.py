@@ -110,3 +110,19 @@ async def test_a_file_rewritten_while_its_put_begins_needs_no_more_than_the_spoo
         await settled(client, store)
         assert contents(store) == {"f": large}
         assert store.counts()["CompleteMultipartUpload"] == 1
+
+
+async def test_a_put_that_failed_and_then_waits_for_a_close_reports_no_error(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    async with mounted(store, with_writeback(config, durability="journal")) as client:
+        store.before = Loses("PutObject")
+        await client.write("f", TWO)
+        await trio.sleep(1)
+        assert [text for text in client.fs.pending().errors if "PutObject" in text]
+        handle = await client.open("f", os.O_WRONLY | os.O_TRUNC)
+        assert not (await client.fs.drain(MINUTE)).errors
+        await client.fs.write(handle, 0, ONE)
+        await client.close(handle)
+        await settled(client, store)
+        assert contents(store) == {"f": ONE}
