@@ -314,6 +314,7 @@ class OpenFile:
             if self.remote is not None and not self._is_own(self.remote):
                 await self._learn_foreign_metadata()
                 headers = self._headers()
+                self._note_headers(headers)
             # It may have grown meanwhile; what is sent is what is here now.
             self.snapshot = replace(self.snapshot, size=self.size)
             return await self.upload.commit(
@@ -335,6 +336,13 @@ class OpenFile:
                 errno.EEXIST if self.exclusive else errno.ESTALE,
                 f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
             ) from error
+
+    def _note_headers(self, headers: WriteHeaders) -> None:
+        """A replay recognises by them what was stored, though nobody heard the answer."""
+        if self.put is not None and self.recovering is None:
+            self.put.headers = headers
+            with self.state.books.aftermath():
+                self.state.books.update(self.put)
 
     async def _keep(self, key: str, headers: WriteHeaders) -> None:
         """Puts the bytes beside what others have put under `key`."""
