@@ -4,15 +4,19 @@ SQLite finds damage of its structure; the checksums, their sum and their number 
 calls block, and belong in a thread once the mount serves.
 """
 
+import contextlib
 import json
+import os
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from s3mount.core.errors import ConfigurationError
+from s3mount.writeback.journal_log import sync_directory
 
 FORMAT = 1
 APPLICATION_ID = 0x73336D4A  # what file(1) and others see of it
@@ -24,6 +28,8 @@ CREATE TABLE meta (only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
 """
 _PLACE = struct.Struct("<Bqq")
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+# A file cut short, and one that is not there any more under its name.
+_GONE = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED)
 
 Place = tuple[int, int, int]  # kind, a, b
 
@@ -44,6 +50,12 @@ class Meta:
     sum: int = 0  # of the rows' checksums
 
 
+def is_damage(error: Exception) -> bool:
+    """Of SQLite's errors: the file is not what was written. (Not: the disk is full or fails.)"""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return code & 0xFF in _DAMAGED or code in _GONE
+
+
 def row_crc(place: Place, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(_PLACE.pack(*place)))
 
@@ -57,10 +69,14 @@ class Database:
         self.path = path
         self._identity = identity
         self.meta: Meta | None = None  # None: it is new
-        path.touch(mode=0o600)
+        self._open()
+
+    def _open(self) -> None:
+        self.path.touch(mode=0o600)
+        self._inode = self.path.stat().st_ino
         try:
             self._connection = sqlite3.connect(
-                path, timeout=5.0, isolation_level=None, check_same_thread=False
+                self.path, timeout=5.0, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
             raise self._reason(error) from error
@@ -76,8 +92,7 @@ class Database:
 
     def _reason(self, error: Exception) -> Exception:
         """SQLite's own exceptions do not tell a damaged file from a full disk."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        if code & 0xFF in _DAMAGED or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+        if is_damage(error):
             return JournalUnusable(f"{self.path} is damaged ({error})")
         return ConfigurationError(
             f"the journal {self.path} cannot be used ({error}); see to its disk, and that no other"
@@ -133,6 +148,8 @@ class Database:
     def apply(self, changes: Mapping[Place, bytes | None], applied: int, segment: int) -> None:
         """One durable transaction: rows to store and (None) to delete. Raises sqlite3.Error."""
         connection = self._connection
+        if not self._in_place():  # SQLite itself writes on to a file that has no name any more
+            raise sqlite3.DatabaseError("it was removed or replaced")
         connection.execute("BEGIN IMMEDIATE")
         try:
             if self.meta is None:
@@ -167,5 +184,38 @@ class Database:
             raise
         self.meta = meta
 
+    def rebuild(self, rows: Mapping[Place, bytes], applied: int, segment: int) -> Path:
+        """The file turned out to be damaged: a new one that holds `rows` takes its place, and the
+        answer is where the old one is kept. Raises sqlite3.Error, OSError, and what opening does;
+        then it is to be called again."""
+        self.close()
+        fresh = self.path.with_name(f"{self.path.name}.fresh")
+        aside = self.path.with_name(time.strftime(f"{self.path.name}.damaged-%Y%m%dT%H%M%S"))
+        for path in (fresh, *_beside(fresh), aside):
+            path.unlink(missing_ok=True)
+        database = Database(fresh, self._identity)
+        try:
+            database.apply(rows, applied, segment)
+        finally:
+            database.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.link(self.path, aside)
+        for path in _beside(self.path):
+            path.unlink(missing_ok=True)  # of the damaged file; the new one needs none
+        fresh.rename(self.path)
+        sync_directory(self.path.parent)
+        self._open()
+        return aside
+
+    def _in_place(self) -> bool:
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         self._connection.close()
+
+
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm")]

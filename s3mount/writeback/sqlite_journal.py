@@ -40,7 +40,7 @@ import trio
 from s3mount.core.config import KIB, MIB
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.writeback import journal_log as logs
-from s3mount.writeback.journal_database import Database, JournalUnusable, Place
+from s3mount.writeback.journal_database import Database, JournalUnusable, Place, is_damage
 from s3mount.writeback.journal_records import JournalContents
 from s3mount.writeback.journal_rows import (
     Change,
@@ -61,7 +61,7 @@ RETRY = 1.0  # after a failure of the disk
 
 
 class SqliteJournal(RowRecorder):
-    """See Journal. `problems`: what was found damaged, or does not work now, for the status."""
+    """See Journal. `problems`: what was found damaged, for the status."""
 
     durable = True
 
@@ -74,6 +74,7 @@ class SqliteJournal(RowRecorder):
         super().__init__()
         self.directory = directory
         self.problems: list[str] = []
+        self._troubles: dict[str, str] = {}  # what does not work now, by what it is
         self.others: list[str] = []  # what mounts elsewhere left unfinished, for the status
         self._digest = sha256(identity.encode("utf-8", "surrogateescape")).digest()[:16]
         self._segments: list[logs.Segment] = []  # the last one takes the commits
@@ -85,6 +86,7 @@ class SqliteJournal(RowRecorder):
             self.abandon()
             raise
         self._remember(self._contents)
+        self._damage: sqlite3.Error | None = None  # of SQLite's file, which is to be made anew
         self._pending: dict[Place, bytes | None] = {}  # in the log, not in SQLite
         self._unsynced: deque[tuple[int, bytes]] = deque()
         self._suspect = False  # an fsync failed: the segments may lack what was written
@@ -125,6 +127,7 @@ class SqliteJournal(RowRecorder):
                 rows[place] = data
         written_at = max((path.stat().st_mtime for path in old), default=0.0)
         contents = replace(decode_rows(rows), written_at=written_at)
+        self._rows = rows  # all there is now: SQLite's file may turn out to be damaged
         self._serial = self._synced = applied
         self._numbers = itertools.count(max(replay.numbers, default=0) + 1)
         self._segments.append(self._new_segment())
@@ -176,6 +179,11 @@ class SqliteJournal(RowRecorder):
         self._serial += 1
         self.commits += 1
         self._pending.update(changes)
+        for place, data in changes:
+            if data is None:
+                self._rows.pop(place, None)
+            else:
+                self._rows[place] = data
         self._unsynced.append((self._serial, payload))
         self._committed.set()
         if segment.end >= SEGMENT_SIZE:
@@ -209,7 +217,7 @@ class SqliteJournal(RowRecorder):
             else:
                 await trio.to_thread.run_sync(_sync_segments, dirty)
         except OSError as error:
-            self._report(f"the journal in {self.directory} cannot be synced: {error}")
+            self._trouble("sync", f"the journal in {self.directory} cannot be synced: {error}")
             self._suspect = True
             serial = await self._repeat()
         except BaseException:
@@ -217,6 +225,7 @@ class SqliteJournal(RowRecorder):
                 segment.unsynced = True
             raise
         self.syncs += 1
+        self._works_again("sync")
         self._are_synced(serial)
 
     async def _repeat(self) -> int:
@@ -266,6 +275,16 @@ class SqliteJournal(RowRecorder):
             self.problems.append(text)
             del self.problems[:-20]
 
+    def _trouble(self, what: str, text: str) -> None:
+        """Until it works again; logged when it begins or changes."""
+        if self._troubles.get(what) != text:
+            log.error("%s", text)
+        self._troubles[what] = text
+
+    def _works_again(self, what: str) -> None:
+        if self._troubles.pop(what, None) is not None:
+            log.warning("the journal in %s works again", self.directory)
+
     # -- in the background
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -283,7 +302,7 @@ class SqliteJournal(RowRecorder):
             try:
                 await self.sync()
             except FilesystemError as error:
-                self._report(str(error))
+                self._trouble("sync", str(error))
                 await trio.sleep(RETRY)
                 self._committed.set()
 
@@ -298,8 +317,13 @@ class SqliteJournal(RowRecorder):
                 rests = seen == self._serial and self._segments[-1].end > IDLE_SIZE
                 if rests or self._rotated.is_set():
                     await self.compact()
-            except (OSError, sqlite3.Error) as error:
-                self._report(f"the journal in {self.directory} cannot be tidied up: {error}")
+                    self._works_again("tidy")
+            except (OSError, sqlite3.Error, ConfigurationError, JournalUnusable) as error:
+                self._trouble(
+                    "tidy",
+                    f"the journal in {self.directory} cannot be tidied up: {error}; nothing is"
+                    " lost, but its log grows: see to its disk",
+                )
                 await trio.sleep(RETRY)
                 self._rotated.set()
 
@@ -329,21 +353,47 @@ class SqliteJournal(RowRecorder):
             self._spare = await trio.to_thread.run_sync(self._new_segment)
 
     async def _move_to_sqlite(self) -> None:
-        changes, self._pending = self._pending, {}
-        serial = self._serial
-        try:
-            await trio.to_thread.run_sync(
-                self._database.apply, changes, serial, self._segments[-1].number
-            )
-        except BaseException:
-            self._pending = changes | self._pending
-            raise
+        serial = await self._applied() if self._damage is None else await self._rebuilt()
         self._are_synced(serial)
         while self._flight is not None:
             await self._flight.wait()
         done = [s for s in self._segments[:-1] if s.last_serial <= serial]
         self._segments = [s for s in self._segments if s not in done]
         await trio.to_thread.run_sync(_remove_segments, done)
+
+    async def _applied(self) -> int:
+        """Moves what is pending; answers the last serial of it."""
+        changes, self._pending = self._pending, {}
+        serial = self._serial
+        try:
+            await trio.to_thread.run_sync(
+                self._database.apply, changes, serial, self._segments[-1].number
+            )
+        except BaseException as error:
+            self._pending = changes | self._pending
+            if not isinstance(error, sqlite3.Error) or not is_damage(error):
+                raise
+            self._damage = error
+            return await self._rebuilt()
+        return serial
+
+    async def _rebuilt(self) -> int:
+        """The same, of all that there is, into a new file in the place of a damaged one."""
+        pending, self._pending = self._pending, {}
+        serial, rows = self._serial, dict(self._rows)
+        try:
+            aside = await trio.to_thread.run_sync(
+                self._database.rebuild, rows, serial, self._segments[-1].number
+            )
+        except BaseException:
+            self._pending = pending | self._pending
+            raise
+        self._report(
+            f"{self._database.path} was damaged while it was in use ({self._damage}): it is made"
+            f" anew and nothing is lost, the damaged one is kept as {aside}; see to its disk"
+        )
+        self._damage = None
+        return serial
 
     async def aclose(self) -> None:
         with trio.CancelScope(shield=True):
@@ -359,7 +409,12 @@ class SqliteJournal(RowRecorder):
     async def _leave_nothing(self) -> None:
         """An empty journal is removed: whoever finds one knows that something is unfinished."""
         changes, self._pending = self._pending, {}
-        await trio.to_thread.run_sync(self._database.apply, changes, self._serial, NO_SEGMENT)
+        try:
+            await trio.to_thread.run_sync(self._database.apply, changes, self._serial, NO_SEGMENT)
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            log.warning("%s is damaged (%s), and not needed", self._database.path, error)
         self.abandon()
         await trio.to_thread.run_sync(_remove_journal, self.directory, self._database.path)
 
@@ -369,7 +424,7 @@ class SqliteJournal(RowRecorder):
             "commits": self.commits,
             "syncs": self.syncs,
             "log": sum(segment.end for segment in self._segments),
-            "problems": list(self.problems),
+            "problems": [*self.problems, *self._troubles.values()],
             "others": list(self.others),
         }
 
@@ -398,4 +453,6 @@ def _remove_journal(directory: Path, database: Path) -> None:
     for path in logs.segment_paths(directory):
         path.unlink()
     logs.sync_directory(directory)
-    database.unlink()
+    for path in directory.glob(f"{database.name}-*"):  # of a damaged one; a new one would take it
+        path.unlink()
+    database.unlink(missing_ok=True)
