@@ -82,6 +82,8 @@ class ChunkFiles:
         name = f"{PREFIX}{self._serial:06}"
         try:
             fd = os.open(self.directory / name, _NEW, 0o600)
+        except FileExistsError:  # one that a power cut had taken was made again by `reopen`
+            return self.create()
         except OSError as error:
             if error.errno in _NONE_LEFT:
                 return None
