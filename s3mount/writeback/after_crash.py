@@ -161,14 +161,17 @@ class AfterCrash:
         return found[source], found[target]
 
     async def _attributes(self, intent: Intent) -> PutResult | None:
-        """The object, if it is as it is to be."""
+        """The object, if it is as it is to be: then nothing is sent, for of a request that
+        changes nothing and has no answer nobody could tell whether it is still to come."""
         found = await self._store.head(intent.key)
-        if self._is_meant(found, intent.source_etag, intent):
+        meant = self._is_meant(found, intent.source_etag, intent)
+        if meant:
             intent.source_etag, intent.size = found.etag, found.size
-            return None
         # A copy onto itself may have given it another ETag.
         if _is_copy(found, None, intent):
             return _done(intent, found)
+        if meant:
+            return None
         raise _theirs(intent, found)
 
     def _may_replace(self, target: ObjectInfo, intent: Intent) -> bool:

@@ -412,6 +412,15 @@ class TestAttributes:
         assert await recover(store, config, dead) == []
         assert store.counts().get("CopyObject", 0) == 0
 
+    async def test_done_under_the_same_etag(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        """A copy that changes nothing could come late, over newer attributes, unnoticed."""
+        headers = WriteHeaders(encode(self.WANTED), {"content-type": "application/octet-stream"})
+        self.record(dead, store.put_foreign("f", b"bytes", headers.metadata, headers.headers).etag)
+        assert await recover(store, config, dead) == []
+        assert store.counts().get("CopyObject", 0) == 0
+
     async def test_of_a_version_that_others_have_replaced(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
     ) -> None:
