@@ -32,8 +32,8 @@ _new_id = _ids()
 class BegunUpload:
     """`key`, `headers`: those of the upload, set before its creation is answered; None without.
 
-    An upload whose creation failed without a clear answer may be there all the same: its record
-    stays, and the next try for the same key and headers goes on with it.
+    An upload whose creation has no answer may be there all the same: its record stays, and goes to
+    `left` as soon as another upload is begun in its place, or nobody wants one any more (`leave`).
     """
 
     def __init__(
@@ -41,14 +41,18 @@ class BegunUpload:
         store: ObjectStore,
         journal: Journal,
         again: Callable[[Callable[[], Awaitable[bool]]], None],
+        left: Callable[[UploadRecord], None],
     ) -> None:
-        """`again(work)` calls `work` later, until it returns True."""
+        """`again(work)` calls `work` later, until it returns True; `left` sees to the end of an
+        upload that may have been begun, which the journal still names."""
         self.key: str | None = None
         self.headers: WriteHeaders | None = None
         self.upload_id: str | None = None
         self._store = store
         self._journal = journal
         self._again = again
+        self._left = left
+        self._unanswered = False  # the creation of what the record names
         self._record: UploadRecord | None = None
 
     async def begin(self, key: str, headers: WriteHeaders, file: int | None) -> str:
@@ -66,6 +70,8 @@ class BegunUpload:
             certain = isinstance(error, StoreError) and not (error.ambiguous or error.transient)
             if certain:
                 self._end()
+            elif not isinstance(error, StoreError) or error.ambiguous:
+                self._unanswered = True
             raise
         try:
             self._journal.learn_upload(record.id, upload_id)
@@ -75,8 +81,13 @@ class BegunUpload:
 
     async def _recorded(self, key: str, headers: WriteHeaders, file: int | None) -> UploadRecord:
         known = self._record
-        if known is not None and (known.key, known.headers, known.file) == (key, headers, file):
-            return known
+        if known is not None and not self._unanswered:
+            if (known.key, known.headers, known.file) == (key, headers, file):
+                return known
+            self._end()  # its creation has failed
+        elif known is not None:
+            self._record, self._unanswered = None, False
+            self._left(known)
         record = UploadRecord(next(_new_id), file, key, headers, None, time.time())
         self._journal.begin_upload(record)
         self._record = record
@@ -121,6 +132,7 @@ class BegunUpload:
         if self.upload_id is not None or self._record is None:
             return None
         record, self._record = self._record, None
+        self._unanswered = False
         return record
 
     def keep(self) -> None:

@@ -120,7 +120,7 @@ class Uploader:
 
     def begun_upload(self) -> BegunUpload:
         """One that is not begun yet."""
-        return BegunUpload(self.store, self.journal, self._until_done)
+        return BegunUpload(self.store, self.journal, self._until_done, self._left)
 
     async def begin_upload(self, key: str, headers: WriteHeaders) -> tuple[BegunUpload, str]:
         """One of no file, and its id. If it is not known to be begun it is looked for later."""

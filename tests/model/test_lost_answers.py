@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ from s3mount.store.memory import (
     MemoryStore,
 )
 from tests.model.bucket import contents, leftovers, permissions, requests
-from tests.model.mounted import Client, memory_store, mounted, with_writeback
+from tests.model.mounted import EPOCH, Client, memory_store, mounted, with_writeback
 
 SMALL, LARGE = b"small " * 500, b"large " * 5000  # one PUT; many parts of 4 KiB
 THEIRS = b"theirs"
@@ -442,3 +443,19 @@ async def test_a_lost_abort_is_repeated(
     await trio.sleep(10)
     assert requests(before, store.counts())["AbortMultipartUpload"] == 3
     await settled(client, store)
+
+
+async def test_an_upload_whose_creation_had_no_answer_is_aborted_an_hour_later(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """Though another one was begun in its place, and the file is long in the bucket."""
+    with patch("time.time", lambda: EPOCH + trio.current_time()):
+        async with mounted(store, config) as client:
+            store.after = Loses("CreateMultipartUpload", 3)
+            await client.write("f", LARGE)
+            assert len(store.uploads) == 3
+            assert len(client.fs.state.journal.load().uploads) == 3
+            await trio.sleep(90 * MINUTE)
+            assert store.uploads == {}
+            assert client.fs.state.journal.load().uploads == {}
+            assert contents(store) == {"f": LARGE}

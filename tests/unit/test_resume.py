@@ -161,7 +161,7 @@ async def test_the_journal_is_synced_before_the_upload_is_asked_for(tmp_path: Pa
     assert order[:3] == ["recorded", "synced", "CreateMultipartUpload"]
 
 
-async def test_a_creation_without_an_answer_stays_recorded_and_the_next_try_goes_on_with_it(
+async def test_a_creation_without_an_answer_stays_recorded_beside_that_of_the_next_try(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     journal = MemoryJournal()
@@ -169,7 +169,7 @@ async def test_a_creation_without_an_answer_stays_recorded_and_the_next_try_goes
 
     def after(operation: str, key: str) -> None:
         if operation == "CreateMultipartUpload" and lost.pop():
-            assert [upload.upload_id for upload in journal.load().uploads.values()] == [None]
+            assert [one.upload_id for one in journal.load().uploads.values()] == [None]
             lost.insert(0, False)
             raise ServerError("lost", operation=operation, key=key, ambiguous=True)
 
@@ -179,8 +179,9 @@ async def test_a_creation_without_an_answer_stays_recorded_and_the_next_try_goes
         await writer.write(0, pattern(0, 2 * PART))
         await trio.sleep(5)
         assert len(store.uploads) == 2
-        (record,) = journal.load().uploads.values()
-        assert record.upload_id in {upload.upload_id for upload in store.uploads.values()}
+        first, second = journal.load().uploads.values()
+        assert first.upload_id is None
+        assert second.upload_id in {upload.upload_id for upload in store.uploads.values()}
 
 
 async def test_an_upload_that_could_not_be_aborted_stays_recorded(tmp_path: Path) -> None:
