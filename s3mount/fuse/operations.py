@@ -88,7 +88,10 @@ class Operations(pyfuse3.Operations):
         self._xattrs = xattrs
         # Released by the kernel with a RELEASE each, by release_all() when the kernel is gone.
         self._open_files: set[int] = set()
-        filesystem.invalidate = invalidate_entry
+
+    def init(self) -> None:
+        """The kernel is there: from now on, not in a recovery before, it has names to forget."""
+        self._filesystem.invalidate = invalidate_entry
 
     async def release_all(self, *, cut_off: bool) -> None:
         """Releases what the kernel never will: at umount it drops RELEASEs not yet read.

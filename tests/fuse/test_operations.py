@@ -262,3 +262,10 @@ async def test_df_shows_what_the_file_system_says() -> None:
     data = await ops.statfs(CTX)
     assert (data.f_bsize, data.f_blocks, data.f_bfree, data.f_bavail) == (4096, 100, 60, 60)
     assert (data.f_files, data.f_ffree, data.f_namemax) == (10, 5, 255)
+
+
+def test_the_kernel_is_told_of_names_only_once_it_is_there() -> None:
+    ours, filesystem = operations()
+    assert filesystem.invalidate is None  # a recovery before the mount has nobody to tell
+    ours.init()
+    assert filesystem.invalidate is not None
