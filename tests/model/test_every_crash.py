@@ -1,0 +1,120 @@
+"""A mount that dies at every step of short scripts: what was acknowledged is there afterwards."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import trio
+
+from tests.model.dying import Mortal, Step
+from tests.model.mounted import EPOCH, KIB, memory_store, tiny_config
+
+ONE, TWO, THREE = b"1" * 3000, b"2" * 2000, b"3" * 1000
+PART = 4 * KIB
+LARGE, OTHER = b"".join(bytes([65 + n]) * PART for n in range(7)), b"o" * (6 * PART) + b"end"
+SMALL_SPOOL = 4 * PART
+
+
+@pytest.fixture(autouse=True)
+def _one_clock() -> Iterator[None]:
+    """This machine's clock is the service's."""
+    with patch("time.time", lambda: EPOCH + trio.current_time()):
+        yield
+
+
+SCRIPTS: dict[str, list[Step]] = {
+    "written anew": [("write", "a", ONE), ("write", "a", TWO)],
+    "written anew later": [("write", "a", ONE), ("wait", 2), ("write", "a", TWO), ("wait", 2)],
+    "appended to": [("write", "a", ONE), ("write", "a", TWO, os.O_APPEND), ("edit", "a", 9, TWO)],
+    "renamed over": [("write", "a", ONE), ("write", "b", TWO), ("rename", "b", "a")],
+    "renamed over a stored one": [
+        ("write", "a", ONE), ("wait", 2), ("write", "b", TWO), ("rename", "b", "a")
+    ],
+    "both stored, renamed over": [
+        ("write", "a", ONE), ("write", "b", TWO), ("wait", 2), ("rename", "b", "a")
+    ],
+    "removed": [("write", "a", ONE), ("unlink", "a"), ("write", "a", TWO)],
+    "removed when stored": [("write", "a", ONE), ("wait", 2), ("unlink", "a"), ("write", "a", TWO)],
+    "moved away and made anew": [
+        ("write", "a", ONE), ("rename", "a", "b"), ("write", "a", TWO), ("unlink", "b")
+    ],
+    "stored, moved away and made anew": [
+        ("write", "a", ONE), ("wait", 2), ("rename", "a", "b"), ("write", "a", TWO),
+        ("write", "b", THREE, os.O_APPEND),
+    ],
+    "cut": [("write", "a", ONE), ("truncate", "a", 100), ("write", "a", TWO, os.O_APPEND)],
+    "cut to nothing": [("write", "a", ONE), ("wait", 2), ("truncate", "a", 0)],
+    "half of it written anew": [
+        ("write", "a", ONE), ("open", "h", "a", os.O_TRUNC), ("pwrite", "h", 0, b"half"),
+        ("wait", 2), ("pwrite", "h", 4, TWO), ("close", "h"),
+    ],
+    "mode, and a rename": [
+        ("write", "a", ONE), ("chmod", "a", 0o600), ("rename", "a", "b"), ("chmod", "b", 0o640)
+    ],
+    "closed twice": [
+        ("open", "h", "a"), ("pwrite", "h", 0, ONE), ("flush", "h"), ("wait", 1),
+        ("pwrite", "h", 10, TWO), ("flush", "h"), ("pwrite", "h", 20, THREE), ("close", "h"),
+    ],
+    "large, written anew": [("write", "a", LARGE), ("write", "a", OTHER)],
+    "large, renamed": [("write", "a", LARGE), ("rename", "a", "b"), ("write", "a", OTHER)],
+    "large, changed": [("write", "a", LARGE), ("edit", "a", PART, b"x" * PART), ("wait", 2)],
+    "large, a mode": [("write", "a", LARGE), ("chmod", "a", 0o600), ("rename", "a", "b")],
+    "large, removed": [("write", "a", LARGE), ("unlink", "a"), ("write", "b", LARGE)],
+    "large, changed while closed": [
+        ("open", "h", "a"),
+        *[("pwrite", "h", n * PART, LARGE[n * PART : (n + 1) * PART]) for n in range(7)],
+        ("flush", "h"),
+        *[("pwrite", "h", n * PART, OTHER[n * PART : (n + 1) * PART]) for n in range(3)],
+        ("wait", 2), ("close", "h"),
+    ],
+    "large, read while it is written": [
+        ("open", "h", "a"),
+        *[("pwrite", "h", n * PART, LARGE[n * PART : (n + 1) * PART]) for n in range(7)],
+        ("flush", "h"), ("read", "h"), ("pwrite", "h", 7 * PART, ONE), ("close", "h"),
+    ],
+    "large, half of it written anew": [
+        ("write", "a", LARGE), ("open", "h", "a", os.O_TRUNC), ("pwrite", "h", 0, b"half"),
+        ("wait", 2), ("pwrite", "h", 4, TWO), ("close", "h"),
+    ],
+}
+
+
+@pytest.mark.parametrize("spool", ["small", "ample"])
+@pytest.mark.parametrize("durability", ["close", "journal"])
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_what_was_acknowledged_is_there(
+    tmp_path: Path, name: str, durability: str, spool: str, autojump_clock: object
+) -> None:
+    if spool == "small" and not name.startswith("large"):
+        pytest.skip("fits")
+    await every_death(tmp_path, SCRIPTS[name], durability, SMALL_SPOOL if spool == "small" else 0)
+
+
+async def every_death(
+    directory: Path, script: list[Step], durability: str, spool: int, *, first: int = 0
+) -> None:
+    options = {"spool_limit": spool} if spool else {}
+    steps: int | None = None
+    at: int | None = None
+    failures = []
+    while steps is None or at is None or at < steps:
+        life = directory / f"life-{at}"
+        life.mkdir()
+        config = tiny_config(life, durability=durability, **options)
+        try:
+            done = await Mortal(memory_store(), config, at).live(script)
+        except BaseException as error:
+            if os.environ.get("RAISE") == str(at):
+                raise
+            error.add_note(f"at step {at}")
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            failures.append(f"{at}: {type(error).__name__} {error}")
+            if at is None: raise
+            done = at + 1
+        if steps is None:
+            steps = done
+        at = first if at is None else at + 1
+    assert not failures, f"{len(failures)} of {steps}:\n" + "\n".join(failures)
