@@ -98,5 +98,5 @@ async def open_filesystem(
                 state.start_soon(partial(mutations.commit, file))
 
     uploader.on_early_publish = publish_early
-    uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT})
+    uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT}) or state.books.hurry()
     return FileSystem(state, mutations, contents)

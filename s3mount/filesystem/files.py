@@ -188,8 +188,9 @@ class Files:
     async def _truncate(self, file: OpenFile, size: int) -> None:
         """To the size that it has, too: `: > stamp` of an empty file makes it newer."""
         put = file.put
-        if size == 0 and put is not None and put.blocks:
+        if size == 0 and put is not None and (put.blocks or file.fills_spool):
             # A rename, say, waits for it: it would have to wait until the new bytes are closed.
+            # Or what was closed would take the room that the new bytes need.
             with trio.move_on_after(LAST_CHANCE), contextlib.suppress(FilesystemError, StoreError):
                 await self.mutations.wait([put])
         await file.truncate(size)

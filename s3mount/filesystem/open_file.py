@@ -130,6 +130,14 @@ class OpenFile:
         sent = 0 if self.upload is None else self.upload.sent_bytes
         return max(0, self.size - sent)
 
+    @property
+    def fills_spool(self) -> bool:
+        """Whether the spool has no room for the old bytes and new ones beside them, or not all of
+        the old ones are in it: parts of an upload have the rest."""
+        if self.spooled is None:
+            return False
+        return bool(self.spooled.dropped) or 4 * self.size > self.state.spool.pool.limit
+
     def touch(self) -> None:
         """mtime and ctime are now; they ride in the next PUT.
 
@@ -236,6 +244,8 @@ class OpenFile:
             self.spooled.on_amended = self.records.amend
         if self.upload is None:
             self.upload = self.state.uploader.upload_for(self.spooled)
+            self.upload.on_published = self.records.published
+            self.upload.on_overwrite = self.records.renew
 
     # -- commit --------------------------------------------------------------------------------
 
@@ -300,7 +310,7 @@ class OpenFile:
 
     async def _send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
         self.prepare_upload()
-        if self.snapshot is None or self.upload is None:
+        if self.snapshot is None or self.upload is None or self.spooled is None:
             raise FilesystemError(errno.EIO, "a PUT that was not begun")
         if self.rewriting:
             raise NotYetError
@@ -308,7 +318,13 @@ class OpenFile:
             headers = self._headers()
             looked = await self.recovering.look(key, headers)
             if isinstance(looked, PutResult):
-                return looked
+                if self.changes == self.snapshot.changes:
+                    self.upload.found_done(self.size)
+                    return looked
+                # Written again while it was looked at: an edit of that.
+                base = BaseObject(key, looked.etag, self.snapshot.size, looked.version_id)
+                self.upload.was_published(base, self.spooled.write_count)
+                looked = Condition(etag=looked.etag)
             condition = looked
         try:
             if self.remote is not None and not self._is_own(self.remote):
@@ -455,6 +471,7 @@ class OpenFile:
         self.remote = remote
         self.visible = min(self.snapshot.size, self.size)
         self.sent = self.snapshot.changes
+        self.records.commits += 1
         self.whole = self.exclusive = self.replaces = False
         self.recovering = None
         self.error = None

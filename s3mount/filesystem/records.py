@@ -37,6 +37,7 @@ class Sealed:
     record: FileRecord
     changes: int  # OpenFile.changes then
     spooled: SpooledFile | None
+    commits: int  # FileRecords.commits then
 
 
 class FileRecords:
@@ -49,6 +50,7 @@ class FileRecords:
         self.lock = trio.Lock()
         self.changes = 0
         self.sealed_at = 0.0  # trio time of the last seal
+        self.commits = 0  # of the file, so far
         self._file = file
         self._books = file.state.books
         self._id: int | None = None
@@ -78,7 +80,8 @@ class FileRecords:
         spooled = self._file.spooled
         self.sealed_at = trio.current_time()
         spool = _nothing(self._file.state) if spooled is None else spooled.seal()
-        return Sealed(self._make(self.id, spool, closed=True), self._file.changes, spooled)
+        record = self._make(self.id, spool, closed=True)
+        return Sealed(record, self._file.changes, spooled, self.commits)
 
     def write(self, sealed: Sealed) -> None:
         """The journal has this state of the file from now on, in the place of an older one."""
@@ -89,6 +92,10 @@ class FileRecords:
             key=self._file.key,
             exclusive=sealed.record.exclusive and self._file.exclusive,  # renamed meanwhile
         )
+        if sealed.commits != self.commits:
+            record = self._rebased(record)
+        elif sealed.spooled is self._file.spooled:
+            record = self._as_published(record)
         old, holder = self._holder, sealed.spooled
         self._books.write_file(record)
         self._record, self._holder, self.changes = record, holder, sealed.changes
@@ -125,11 +132,16 @@ class FileRecords:
     def rebase(self) -> None:
         """An older state of the file was committed since the seal: that is the base now. Nothing
         was cut off in between, for a truncation waits for a commit that is running."""
-        record, remote = self._record, self._file.remote
-        if record is None or remote is None:
-            return
+        if self._record is not None:
+            self._record = self._rebased(self._record)
+            self._books.write_file(self._record)
+
+    def _rebased(self, record: FileRecord) -> FileRecord:
+        remote = self._file.remote
+        if remote is None:
+            return record
         base = BaseObject(remote.key, remote.etag, remote.size, remote.version_id)
-        self._record = replace(
+        return replace(
             record,
             base=base,
             visible=min(remote.size, record.size),
@@ -139,7 +151,38 @@ class FileRecords:
             # What had left the spool is in that object.
             spool=replace(record.spool, dropped=(), published=()),
         )
-        self._books.write_file(self._record)
+
+    def published(self, _: BaseObject) -> None:
+        """A commit that is not complete has made an object of what was there."""
+        if self._record is not None and self._holder is self._file.spooled:
+            with self._books.aftermath():
+                self._record = self._as_published(self._record)
+                self._books.write_file(self._record)
+
+    def _as_published(self, record: FileRecord) -> FileRecord:
+        """What had left the spool is in the object that was published early, if there is one; its
+        other bytes are those of the old base, or older than those in the spool."""
+        published = None if self._file.upload is None else self._file.upload.published
+        if published is None or not (record.spool.dropped or record.spool.published):
+            return record
+        base, spool = published[0], record.spool
+        return replace(
+            record,
+            base=base,
+            visible=min(base.size, record.size),
+            spool=replace(spool, dropped=(), published=spool.published + spool.dropped),
+        )
+
+    async def renew(self) -> None:
+        """The journal has the file as it is now, closed or not: the commit that runs is about to
+        overwrite parts that the last record counts on, and brings what is here now."""
+        async with self.lock:
+            sealed = self.seal()
+            if sealed.spooled is not None:
+                await sealed.spooled.sync()
+            with self._books.aftermath():
+                self.write(sealed)
+        await self._books.sync()
 
     def base_moved(self, key: str, etag: str) -> None:
         """A copy of our own took the version `etag` of `key` to where file.remote is now."""

@@ -63,7 +63,7 @@ class RecoveredPut:
             found = None
         if found is not None:
             self._follow_base(key, found)
-        damage = await self._resume()
+        damage = await self._resume(headers)
         if found is not None and await self._is_done(found, headers):
             return PutResult(found.etag, found.version_id, found.answered_at)
         if damage is not None:
@@ -81,14 +81,18 @@ class RecoveredPut:
         expected = self._intent.expects
         return Condition(absent=True) if expected in (None, ABSENT) else Condition(etag=expected)
 
-    async def _resume(self) -> CorruptSpool | None:
+    async def _resume(self, headers: WriteHeaders) -> CorruptSpool | None:
         """Before the first attempt: later ones know what they have sent. Answers what is wrong
         with the bytes that the parts are compared with."""
         file, record = self._file, self._upload
         upload, spooled = file.upload, file.spooled
-        if self._resumed or record is None or record.upload_id is None:
+        if self._resumed or upload is None or spooled is None or upload.upload_id is not None:
             return None
-        if upload is None or spooled is None or upload.upload_id is not None:
+        if record is None or record.upload_id is None:
+            if spooled.dropped:
+                # Completed, and the journal heard of that but not yet of the end of the PUT.
+                await self._find_published(self._intent.key, [headers, *self._headers])
+            self._resumed = True
             return None
         remote = file.remote
         base = None
@@ -107,6 +111,8 @@ class RecoveredPut:
         except CorruptSpool as error:
             return error
         except NoSuchUpload:
+            if spooled.dropped:
+                await self._find_published(record.key, [record.headers])
             state.journal.end_upload(record.id)
         else:
             upload.resume(record, table)
@@ -125,6 +131,24 @@ class RecoveredPut:
         if not kept and file.state.uploader.on_left is not None:
             file.state.uploader.on_left(left)
         return answer
+
+    async def _find_published(self, key: str, headers: list[WriteHeaders]) -> None:
+        """The upload that has bytes which left the spool became an object, as nobody else could
+        have ended it: the file's, or one that was published early."""
+        file = self._file
+        upload, spooled = file.upload, file.spooled
+        assert upload is not None
+        assert spooled is not None
+        try:
+            found = await file.state.store.head(key)
+        except NotFound:
+            return
+        ours = any(is_ours(found, found.size, sent, [found.etag]) for sent in headers)
+        if not ours or found.size < spooled.dropped.end:
+            return
+        log.info("%r: its upload was completed before the crash", key)
+        base = BaseObject(key, found.etag, found.size, found.version_id)
+        upload.was_published(base, spooled.write_count)
 
     def _absent(self, key: str) -> Condition:
         """What it was made from is gone: without that an edit is a conflict."""
@@ -171,6 +195,8 @@ class RecoveredPut:
         """Metadata and size alone do not tell: two closes within a tick of the clock have both."""
         if not is_ours(found, self._file.size, headers):
             return False
+        if await self._is_copy(found):
+            return True
         try:
             if is_md5(found.etag):
                 return found.etag == await self._md5()
@@ -179,6 +205,23 @@ class RecoveredPut:
             return found.etag == await self._etag_of_parts()
         except CorruptSpool:
             return await bucket_has(self._file, found)
+
+    async def _is_copy(self, found: ObjectInfo) -> bool:
+        """Of what was published early, as a whole: only its metadata or its name were not those of
+        the file. Its bytes are not here to be compared."""
+        upload = self._file.upload
+        if upload is None or upload.published is None:
+            return False
+        base, _ = upload.published
+        if base.size != found.size or (base.key, base.etag) == (found.key, found.etag):
+            return False
+        if base.key == found.key:
+            return True
+        try:
+            left = await self._file.state.store.head(base.key)
+        except NotFound:
+            return True
+        return left.etag != base.etag  # else it is still to be deleted: the commit does both
 
     async def _md5(self) -> str | None:
         """Of all bytes, if they are all in the spool."""
@@ -202,14 +245,22 @@ class RecoveredPut:
         position = 0
         for number in sorted(record.parts):
             part = record.parts[number]
-            if part.start != position or not file.spooled.present.covers(part.start, part.end):
+            spooled = file.spooled
+            if part.start != position:
+                return None
+            position = part.end
+            if any(
+                left.covers(part.start, part.end) for left in (spooled.dropped, spooled.published)
+            ):
+                etags.append(part.etag)  # its bytes are nowhere else, and never changed
+                continue
+            if not spooled.present.covers(part.start, part.end):
                 return None
             data = file.spooled.read(part.start, part.end - part.start)
             digest = await trio.to_thread.run_sync(_md5_of, data)
             if digest != part.etag:
                 return None
             etags.append(digest)
-            position = part.end
         return multipart_etag(etags) if position == file.size and etags else None
 
 

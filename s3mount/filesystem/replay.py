@@ -193,7 +193,9 @@ class Replay:
         file.spooled = spooled
         file.spooled.record_id = record.id
         file.spooled.on_amended = file.records.amend
-        file.upload = self.state.uploader.upload_for(file.spooled)
+        file.prepare_upload()
+        if base is not None and file.upload is not None and record.spool.published:
+            file.upload.published = base, file.spooled.write_count
         file.changed()
         file.records.restored(record)
         self.state.open_files[inode] = file

@@ -38,6 +38,8 @@ class Bookkeeper:
         self._then: list[Callable[[], None]] = []
         self._unsynced: list[Callable[[], None]] = []
         self._wake = trio.Event()
+        self._hurried = trio.Event()
+        self._syncing = 0
 
     # -- changes
 
@@ -126,13 +128,23 @@ class Bookkeeper:
     async def sync(self) -> None:
         """Returns when all recorded before the call survives a power cut. FilesystemError."""
         ready, self._unsynced = self._unsynced, []
+        self._syncing += 1
         try:
             await self.journal.sync()
         except BaseException:
             self._unsynced = ready + self._unsynced
             raise
+        finally:
+            self._syncing -= 1
         for call in ready:
             call()
+
+    def hurry(self) -> bool:
+        """Whether something will be given back soon: what waits for it need not wait for PATIENCE.
+        (A full spool.)"""
+        if self._unsynced:
+            self._hurried.set()
+        return bool(self._unsynced or self._syncing)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Gives back what nobody else's sync did; until cancelled."""
@@ -140,7 +152,9 @@ class Bookkeeper:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            await trio.sleep(PATIENCE)
+            with trio.move_on_after(PATIENCE):
+                await self._hurried.wait()
+            self._hurried = trio.Event()
             if self._unsynced:
                 try:
                     await self.sync()

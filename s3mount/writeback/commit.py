@@ -149,7 +149,11 @@ class Commit:
         while True:
             if self._copies_as_a_whole():
                 return await self._copy_whole()
+            if self._file.breaks_promise and self._upload.on_overwrite is not None:
+                await self._upload.on_overwrite()
             plan = await self._plan()
+            if self._file.breaks_promise and self._upload.on_overwrite is not None:
+                continue
             if isinstance(plan, SinglePut):
                 return await self._put()
             if isinstance(plan, PublishFirst):
@@ -233,11 +237,8 @@ class Commit:
         await self._carry_out(steps)
         condition = self._condition if key == self.key else ALWAYS
         result = await self._complete(steps, key, condition, stamp, stage=bool(dirty))
-        self._file.was_published()
         published = BaseObject(key, result.etag, size, result.version_id)
-        upload.published = (published, stamp)
-        if upload.on_published is not None:
-            upload.on_published(published)
+        upload.was_published(published, stamp)
         upload.forget_upload()
         self._build_on(published, stamp)
         self._dirty = dirty

@@ -3,7 +3,7 @@
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -68,10 +68,26 @@ class FileUpload:
         # Called when a commit has published before it was complete, at once: the journal should
         # name that object as the file's base before it forgets the upload.
         self.on_published: Callable[[BaseObject], None] | None = None
+        # Has the journal name what is here now: a commit is about to overwrite parts that its
+        # record counts on.
+        self.on_overwrite: Callable[[], Awaitable[None]] | None = None
         self.error: Exception | None = None  # the last one
         self._size = 0
         self._started_at = 0.0
         self.sent_bytes = 0
+
+    def was_published(self, base: BaseObject, stamp: int) -> None:
+        """The unfinished upload became this object, with the file's bytes as of `stamp`, before a
+        commit was complete: the next one builds on it, also after a crash."""
+        self.file.was_published()
+        self.published = (base, stamp)
+        if self.on_published is not None:
+            self.on_published(base)
+
+    def found_done(self, size: int) -> None:
+        """The file's bytes are the object already: an earlier process's commit made it."""
+        self.file.commit_succeeded(self.file.begin_commit(), size)
+        self.published = None
 
     @property
     def key(self) -> str | None:

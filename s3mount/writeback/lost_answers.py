@@ -123,11 +123,8 @@ class LostAnswers:
             await upload.end_upload()
             return found
         self._last = None
-        upload.file.was_published()
         base = BaseObject(done.key, found.etag, done.sent.size, found.version_id)
-        upload.published = (base, done.stamp)
-        if upload.on_published is not None:
-            upload.on_published(base)
+        upload.was_published(base, done.stamp)
         if done.completes:
             upload.forget_upload()
         return None

@@ -77,6 +77,8 @@ class Seals:
         self._recorded: SpoolRecord | None = None  # the one that the journal has
         # Its `dropped` and `published` are in the committed object by now.
         self._settled: SpoolRecord | None = None
+        # Its `dropped` are in an object that was published early.
+        self._published: SpoolRecord | None = None
         self.held: list[Chunk] = []  # sealed, and no part of the file any more
 
     @property
@@ -88,7 +90,9 @@ class Seals:
     def dropped(self) -> Ranges:
         """What the newest record has in parts of the unfinished upload only."""
         last = self.last
-        return () if last is None or last is self._settled else last.dropped
+        if last is None or last is self._settled or last is self._published:
+            return ()
+        return last.dropped
 
     @property
     def amendable(self) -> bool:
@@ -98,6 +102,10 @@ class Seals:
     def committed(self) -> None:
         """The upload that the newest record counts on is completed."""
         self._settled = self.last
+
+    def was_published(self) -> None:
+        """That upload became an object before the commit was complete."""
+        self._published = self.last
 
     def made(self, record: SpoolRecord, chunks: list[Chunk]) -> None:
         """`record` names `chunks`, and is about to be written."""
@@ -118,12 +126,15 @@ class Seals:
             present.remove(start, end)
             dirty.remove(start, end)
             dropped.add(start, end)
+        published = () if last is self._settled else last.published
+        if last is self._published and last is not self._settled:
+            published += last.dropped
         record = replace(
             last,
             present=ranges(present),
             dirty=ranges(dirty),
             dropped=ranges(dropped),
-            published=() if last is self._settled else last.published,
+            published=published,
             chunks=tuple(chunk for chunk in last.chunks if chunk.index not in indexes),
         )
         self._records.append((record, frozenset(chunk.name for chunk in record.chunks)))

@@ -286,6 +286,12 @@ class SpooledFile:
         journal's record has: it must not be sent again before the next record."""
         return any(a < end and start < b for a, b in self._chunks.seals.dropped)
 
+    @property
+    def breaks_promise(self) -> bool:
+        """Whether parts that the journal's record counts on have been written anew here: to send
+        them would take from the record what it has nowhere else."""
+        return any(not self.dropped.covers(a, b) for a, b in self._chunks.seals.dropped)
+
     async def sync(self) -> None:
         """All that was written or sealed before the call is on the disk.
 
@@ -391,6 +397,7 @@ class SpooledFile:
         for start, end in self.dropped:
             self.published.add(start, end)
         self.dropped.clear()
+        self._chunks.seals.was_published()
 
     def commit_failed(self, snapshot: CommitSnapshot) -> None:
         """Nothing is known to be in the bucket: all stays dirty."""

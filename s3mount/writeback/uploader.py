@@ -53,7 +53,8 @@ class Uploader:
         self.memory = MemoryLimit(config.bytes_in_flight)
         self.readers = trio.CapacityLimiter(READERS)
         self.doubts = Doubts(store)
-        # Commits of closed files that wait to be coalesced start; True if any did, or are running.
+        # Commits of closed files that wait to be coalesced start, what waits for the journal's
+        # next sync is given back; True if that frees something soon.
         self.on_full: Callable[[], bool] | None = None
         self.on_left: Callable[[UploadRecord], None] | None = None  # see _leave
         self.on_early_publish: Callable[[FileUpload], None] | None = None
