@@ -161,7 +161,8 @@ class Chunk:
         A block that holds all of its old or all of its new bytes gets the CRC of these. In one
         that holds some of both the range written is undefined, as POSIX has it, but not corrupt;
         what lies around it must be as it was. Else the failing disk did more damage than that,
-        and the block stays one that reads as damaged.
+        and the block stays one that reads as damaged; so does one that was to be overwritten as
+        a whole, for of its old bytes nothing is known to compare with.
         """
         for block, new in enumerate(news, first):
             base = block << _SHIFT
@@ -178,7 +179,9 @@ class Chunk:
                 continue
             old = patched.get(block)
             low, high = max(start - base, 0), end - base
-            if old is not None and (found[:low] != old[:low] or found[high:have] != old[high:]):
+            if old is None:
+                continue  # all of it was to be overwritten, and what is there may be anything
+            if found[:low] != old[:low] or found[high:have] != old[high:]:
                 continue
             kept = memoryview(found)[:have]
             self.filled[block], self.crcs[block] = len(kept), crc32c(kept)

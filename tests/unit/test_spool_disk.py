@@ -260,8 +260,12 @@ async def test_a_failed_sync_of_the_directory_is_told_and_tried_again(
     assert disk.directories == 1
 
 
-@pytest.mark.parametrize("torn", [None, 100, BLOCK + 100, 2 * BLOCK])
-@pytest.mark.parametrize("offset", [0, 50, PART - BLOCK // 2])
+LAST = PART - BLOCK // 2
+# (offset, bytes that reach the disk): none of them ends inside a block that is all new.
+TORN = [(0, None), (0, BLOCK), (50, None), (50, 100), (50, 2 * BLOCK), (LAST, None), (LAST, 100)]
+
+
+@pytest.mark.parametrize(("offset", "torn"), TORN)
 async def test_a_write_that_the_disk_refuses_loses_nothing_written_before(
     disk: Disk, spool: Spool, torn: int | None, offset: int
 ) -> None:
@@ -282,6 +286,26 @@ async def test_a_write_that_the_disk_refuses_loses_nothing_written_before(
     file.verify(0, PART)
     await file.write(offset, new)
     assert file.read(offset, 2 * BLOCK) == new
+
+
+@pytest.mark.parametrize("torn", [100, BLOCK + 100])
+async def test_a_block_overwritten_as_a_whole_and_torn_reads_as_damaged_until_it_is_written(
+    disk: Disk, spool: Spool, torn: int
+) -> None:
+    """Nothing is there to compare its bytes with: they are not taken for what was written."""
+    new = pattern(0, 2 * BLOCK, salt=1)
+    file = spool.create_file()
+    await file.write(0, pattern(0, PART))
+    disk.failing["pwrite"], disk.torn = errno.EIO, torn
+    with pytest.raises(FilesystemError):
+        await file.write(0, new)
+    disk.failing.clear()
+    flip(spool.config.spool_dir, "chunk-000001", torn + 7)
+    with pytest.raises(CorruptSpool, match=f"block {torn // BLOCK}"):
+        file.read(0, PART)
+    await file.write(0, new)
+    assert file.read(0, 2 * BLOCK) == new
+    file.verify(0, PART)
 
 
 @pytest.mark.parametrize("offset", [3 * BLOCK, 2 * BLOCK - 10])
