@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import AsyncIterator
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.store.base import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.intents import Intent
+from s3mount.writeback.spooled_file import SpooledFile
 from tests.model.bucket import attributes_of, contents, leftovers, requests
 from tests.model.mounted import KIB, Client, KeptJournal, mounted, with_writeback
 
@@ -455,3 +457,72 @@ async def test_ordered_changes_that_follow_from_another_do_not_wait_for_it_for_e
         await client.mkdir("d")
         assert not await client.fs.drain(MINUTE)
     assert contents(store) == {"d/": b"", "f": ONE + TWO}
+
+
+@pytest.mark.parametrize("size", [900, 10 * KIB])
+async def test_a_spool_of_four_parts_full_of_closed_files_while_the_service_is_down(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock, size: int
+) -> None:
+    """A writer waits, gets ENOSPC in time, and all goes on by itself when the service is back."""
+    config = with_writeback(config, spool_limit=16 * KIB, no_progress_timeout=30.0)
+
+    async def down(operation: str, key: str) -> None:
+        raise ConnectionLost("down", operation=operation, key=key)
+
+    async with mounted(store, config) as client:
+        await client.ls()
+        store.before = down
+        closed: dict[str, bytes] = {}
+        with pytest.raises(FilesystemError) as caught:
+            for number in range(1000):
+                data = bytes([number % 251]) * size
+                started = trio.current_time()
+                await client.write(f"f{number}", data)
+                closed[f"f{number}"] = data
+        assert caught.value.errno == errno.ENOSPC
+        assert 30 <= trio.current_time() - started <= 40
+        assert closed
+        for name, data in closed.items():
+            assert await client.read(name) == data
+        for handle in list(client.handles):
+            await client.release(handle)
+        store.before = None
+        await trio.sleep(2 * MINUTE)
+        found = contents(store)
+        assert {name: found.get(name) for name in closed} == closed
+        await client.write("later", LARGE)
+        assert not await client.fs.drain(MINUTE)
+        assert contents(store)["later"] == LARGE
+
+
+async def test_what_was_sealed_before_an_older_state_was_stored_builds_on_that(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """Its bytes reach the disk only after the PUT that was under way: the parts are gone then."""
+    config = with_writeback(config, spool_limit=16 * KIB)
+    sync = SpooledFile.sync
+
+    async def slow_sync(file: SpooledFile) -> None:
+        await trio.sleep(5)
+        await sync(file)
+
+    async def slow(operation: str, key: str) -> None:
+        await trio.sleep(3 if operation == "CompleteMultipartUpload" else 0)
+
+    async with mounted(store, config) as client:
+        await client.write("f", LARGE)
+        store.before = slow
+        await trio.sleep(1)  # LARGE is being completed
+        handle = await client.open("f", os.O_WRONLY | os.O_APPEND)
+        await client.fs.write(handle, 0, TWO)
+        with patch.object(SpooledFile, "sync", slow_sync):
+            await client.fs.flush(handle)
+        assert contents(store) == {"f": LARGE}
+        (record,) = [one for one in journal(client).load().files.values() if one.closed]
+        assert record.base is not None
+        assert record.base.etag == store.objects["f"].etag
+        assert (record.size, record.visible) == (len(LARGE + TWO), len(LARGE))
+        assert record.spool.dropped == ()
+        await client.release(handle)
+        assert not await client.fs.drain(MINUTE)
+        assert contents(store) == {"f": LARGE + TWO}
