@@ -124,13 +124,25 @@ class DirectoryCursor:
                 ]
             )
             self._asked_to = last
-        waited = [
+        begun = self._tree.clock()
+        waited = self._untyped(start, end)
+        if waited:
+            await self._fetcher.refresh_all(waited)
+        overtaken = [
+            inode
+            for inode in waited
+            if inode.attributes is None and self._directory.protects(inode.name, begun)
+        ]
+        if overtaken:  # a change of ours was carried out meanwhile: that answer does not count
+            await self._fetcher.refresh_all(overtaken)
+
+    def _untyped(self, start: int, end: int) -> list[Inode]:
+        """Those of which it must be known first whether they are regular files."""
+        return [
             inode
             for _, _, inode in self._present(start, end)
             if self._type_unknown(inode) and not self._fetcher.known(inode, self._horizon)
         ]
-        if waited:
-            await self._fetcher.refresh_all(waited)
 
     @staticmethod
     def _type_unknown(inode: Inode) -> bool:

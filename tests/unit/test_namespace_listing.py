@@ -8,7 +8,7 @@ import trio.testing
 
 from s3mount.core.config import NamespaceConfig
 from s3mount.core.errors import FilesystemError
-from s3mount.namespace import ABSENT, Version
+from s3mount.namespace import ABSENT, DirectoryEntry, Version
 from tests.unit.namespace_fixtures import (
     DIRECTORY,
     FILE,
@@ -394,3 +394,35 @@ async def test_above_the_bound_the_names_used_longest_ago_go() -> None:
     assert sizes == [50, 0, 37]
     assert names.inodes[held.number] is held
     assert await errno_of(names, directories["b"], "f07") is None
+
+
+async def test_a_type_whose_answer_a_rename_overtook_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.put("old", data=b"target", mode="41471")
+    names = bench.namespace(NamespaceConfig())
+    root = names.root
+    inode = await names.lookup(root, "old")
+    inode.attributes = None  # as after a crash: only the rename's record is known
+    pin = names.pin(root, "new")
+    names.move(inode, root, "new")
+    bench.put("new", data=b"target", mode="41471")
+    gate = Gate(lambda operation, key: operation == "HeadObject")
+    bench.store.before = gate
+    bench.clock.advance(1)
+    listed: list[DirectoryEntry] = []
+
+    async def read() -> None:
+        listed.extend(await entries_of(names, root))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await gate.arrived.wait()
+        bench.clock.advance(1)
+        bench.store.delete_foreign("old")
+        names.stored(inode, "new")
+        pin.release()
+        bench.clock.advance(1)
+        gate.open.set()
+    (entry,) = [one for one in listed if one.name == "new"]
+    assert entry.inode.attributes is not None
+    assert entry.inode.attributes.mode == 0o120777
