@@ -406,6 +406,7 @@ async def test_a_type_whose_answer_a_rename_overtook_is_asked_for_again() -> Non
     pin = names.pin(root, "new")
     names.move(inode, root, "new")
     bench.put("new", data=b"target", mode="41471")
+    names.stored(inode, "new")  # the copy is there, the delete of the source is under way
     gate = Gate(lambda operation, key: operation == "HeadObject")
     bench.store.before = gate
     bench.clock.advance(1)
@@ -419,7 +420,6 @@ async def test_a_type_whose_answer_a_rename_overtook_is_asked_for_again() -> Non
         await gate.arrived.wait()
         bench.clock.advance(1)
         bench.store.delete_foreign("old")
-        names.stored(inode, "new")
         pin.release()
         bench.clock.advance(1)
         gate.open.set()
