@@ -26,6 +26,7 @@ class Digest:
 
     md5: str | None = None
     crc32c: str | None = None
+    large: bool = False  # more bytes than any service is known to give another kind of ETag from
 
     def headers(self) -> dict[str, str]:
         found = {}
@@ -57,14 +58,21 @@ def crc32c(body: Body) -> str:
 def digest_for(body: Body, *, checks_crc32c: bool) -> Digest:
     """CRC32C where the service checks it, for it is 70 times cheaper; else the MD5, which the
     service checks (Content-MD5) or at least answers (its ETag)."""
-    return Digest(crc32c=crc32c(body)) if checks_crc32c else Digest(md5=md5(body))
+    if checks_crc32c:
+        return Digest(crc32c=crc32c(body))
+    size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
+    return Digest(md5=md5(body), large=size > LARGE)
+
+
+# The probing sees small bodies only: there are services whose ETags of larger ones are no MD5s.
+LARGE = 64 * 1024
 
 
 class Md5Etags:
     """Compares answered ETags with our MD5, where they are one (ruling 13).
 
-    Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`), or one
-    matched before, a mismatch is damage, always. Else the first is taken for damage, so that the
+    Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`, small
+    bodies only), or one of the kind matched before, a mismatch is damage, always. Else the first is taken for damage, so that the
     body is sent again, and a second one in a row means that this operation's ETags tell nothing,
     for the rest of the process. Called from many threads; a lost count is harmless.
     """
@@ -83,11 +91,12 @@ class Md5Etags:
             return ""
         if encryption not in {"", "AES256"}:
             return ""
+        operation = f"{operation} of large bodies" if digest.large else operation
         if etag == digest.md5:
             self._matched.add(operation)
             return ""
         before = self._mismatches.get(operation, 0)
-        if not proven and operation not in self._matched:
+        if (digest.large or not proven) and operation not in self._matched:
             if before >= 2:
                 return ""
             self._mismatches[operation] = before + 1

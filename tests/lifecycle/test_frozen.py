@@ -53,7 +53,6 @@ def wait_for_network(path: Path) -> dict[str, Callable[[], object]]:
         "stat of a name in a directory never listed": (path / "other" / "name").stat,
         "ls of a directory never listed": lambda: os.listdir(path / "other"),
         "read of what was never read": (path / "unread").read_bytes,
-        "open of what others may have changed": (path / "seen").read_bytes,
         "close": lambda: (path / "new").write_bytes(b"new"),
         "fsyncdir": lambda: fsync_directory(path),
     }
