@@ -72,9 +72,9 @@ class Md5Etags:
     """Compares answered ETags with our MD5, where they are one (ruling 13).
 
     Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`, small
-    bodies only), or one of the kind matched before, a mismatch is damage, always. Else the first is taken for damage, so that the
-    body is sent again, and a second one in a row means that this operation's ETags tell nothing,
-    for the rest of the process. Called from many threads; a lost count is harmless.
+    bodies only), or one of the kind matched before, a mismatch is damage, always. Else the first
+    is taken for damage, so that the body is sent again, and a second one in a row means that this
+    operation's ETags tell nothing, for the rest of the process. Called from many threads; a lost count is harmless.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
