@@ -74,7 +74,8 @@ class Md5Etags:
     Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`, small
     bodies only), or one of the kind matched before, a mismatch is damage, always. Else the first
     is taken for damage, so that the body is sent again, and a second one in a row means that this
-    operation's ETags tell nothing, for the rest of the process. Called from many threads; a lost count is harmless.
+    operation's ETags tell nothing, for the rest of the process. Called from many threads; a lost
+    count is harmless.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
