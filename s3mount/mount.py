@@ -35,7 +35,7 @@ from s3mount.fuse.kernel import (
 from s3mount.fuse.mountpoint import find_mount, prepare, unmount
 from s3mount.fuse.operations import Operations
 from s3mount.fuse.watchdog import start_watchdog
-from s3mount.store import base
+from s3mount.store import base, errors
 from s3mount.store.open import open_store
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_files import check_disk, open_journal, other_journals
@@ -312,33 +312,33 @@ async def check_bucket(store: base.ObjectStore, config: MountConfig) -> None:
     try:
         with trio.fail_after(CHECK_TIMEOUT):
             await store.check_bucket(config.prefix)
-    except base.NoSuchBucket:
+    except errors.NoSuchBucket:
         raise ConfigurationError(
             f"the bucket {bucket!r} does not exist at {where}; check its name and"
             f" --endpoint-url, or create it: aws s3 mb s3://{bucket}"
         ) from None
-    except base.ClockSkewed:
+    except errors.ClockSkewed:
         raise ConfigurationError(
             f"{where} refuses requests because the clock of this machine is wrong; set it,"
             " e.g. by: timedatectl set-ntp true"
         ) from None
-    except base.BadCredentials as error:
+    except errors.BadCredentials as error:
         what = "there are no usable" if error.status is None else f"{where} refuses the"
         raise ConfigurationError(
             f"{what} credentials ({error}); check AWS_PROFILE, AWS_ACCESS_KEY_ID,"
             " ~/.aws/credentials or -o passwd_file"
         ) from None
-    except base.AccessDenied as error:
+    except errors.AccessDenied as error:
         raise ConfigurationError(
             f"no permission to list the bucket {bucket!r} ({error}); the credentials need"
             f" s3:ListBucket for it, or --no-sign-request for a public bucket"
         ) from None
-    except (base.TransientError, trio.TooSlowError) as error:
+    except (errors.TransientError, trio.TooSlowError) as error:
         reason = str(error) or f"no answer for {CHECK_TIMEOUT:.0f} s"
         raise ConfigurationError(
             f"{where} is not reachable ({reason}); check --endpoint-url and the network"
         ) from None
-    except base.StoreError as error:
+    except errors.StoreError as error:
         raise ConfigurationError(
             f"the bucket {bucket!r} at {where} cannot be used: {error}; check --endpoint-url,"
             " --region and the bucket's name"

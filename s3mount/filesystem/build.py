@@ -12,7 +12,10 @@ from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.state import State
 from s3mount.namespace import Namespace, StatCache
 from s3mount.readpath import ReadPath
-from s3mount.store.base import ObjectInfo, ObjectStore
+from s3mount.store.base import (
+    ObjectInfo,
+    ObjectStore,
+)
 from s3mount.writeback.executors import Executors
 from s3mount.writeback.intents import Kind
 from s3mount.writeback.journal import Journal, MemoryJournal

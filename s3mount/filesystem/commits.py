@@ -13,7 +13,8 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.records import Sealed
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import PutResult, StoreError
+from s3mount.store.base import PutResult
+from s3mount.store.errors import StoreError
 from s3mount.writeback.intents import ABSENT, Expected, Intent, Kind
 from s3mount.writeback.intents import State as IntentState
 from s3mount.writeback.outcomes import Unsendable

@@ -15,11 +15,13 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import MAX_KEY, MAX_NAME
 from s3mount.store.base import (
     ALWAYS,
-    NotFound,
     Part,
+    WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
     PreconditionFailed,
     StoreError,
-    WriteHeaders,
 )
 from s3mount.writeback.body import SLICE, SLICED_OVER, BaseView, FileBody
 from s3mount.writeback.parallel import all_of

@@ -20,7 +20,13 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.siblings import Siblings
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.store.base import AccessDenied, Archived, NotFound, ObjectInfo, StoreError
+from s3mount.store.base import ObjectInfo
+from s3mount.store.errors import (
+    AccessDenied,
+    Archived,
+    NotFound,
+    StoreError,
+)
 from s3mount.writeback.intents import Kind
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 from s3mount.writeback.intents import Intent
 
 # How often a waiting drain reports its progress, in seconds.

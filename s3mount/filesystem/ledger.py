@@ -9,7 +9,10 @@ from contextlib import AbstractContextManager
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode, Pin
-from s3mount.store.base import AccessDenied, StoreError
+from s3mount.store.errors import (
+    AccessDenied,
+    StoreError,
+)
 from s3mount.writeback.intents import Intent, Kind
 from s3mount.writeback.intents import State as IntentState
 

@@ -13,7 +13,10 @@ from s3mount.filesystem.ledger import Place, place_of
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import PutResult, WriteHeaders
+from s3mount.store.base import (
+    PutResult,
+    WriteHeaders,
+)
 from s3mount.writeback.intents import Intent, Kind, parent_of
 
 log = logging.getLogger(__name__)

@@ -34,11 +34,13 @@ from s3mount.store.base import (
     ALWAYS,
     KEPT_HEADERS,
     Condition,
-    NotFound,
     ObjectInfo,
-    PreconditionFailed,
     PutResult,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
+    PreconditionFailed,
 )
 from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import ABSENT, Intent, NotYetError

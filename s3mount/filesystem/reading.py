@@ -12,7 +12,7 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 from s3mount.writeback.intents import State as IntentState
 from s3mount.writeback.spooled_file import SpooledFile
 

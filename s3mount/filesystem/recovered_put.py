@@ -20,11 +20,13 @@ from s3mount.namespace import Version
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
     Condition,
-    NoSuchUpload,
-    NotFound,
     ObjectInfo,
     PutResult,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NoSuchUpload,
+    NotFound,
 )
 from s3mount.store.integrity import is_md5, multipart_etag
 from s3mount.writeback.after_crash import is_newer

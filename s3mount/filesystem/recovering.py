@@ -18,7 +18,7 @@ from s3mount.filesystem.recovered_put import RecoveredPut
 from s3mount.filesystem.replay import Replay
 from s3mount.filesystem.stat import Pending
 from s3mount.filesystem.state import State
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import Intent
 from s3mount.writeback.journal_records import FileRecord, JournalContents, UploadRecord

@@ -4,21 +4,21 @@ import errno
 from collections.abc import Mapping
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store import base
+from s3mount.store import errors
 
 # The most derived class of an error that is listed here decides.
-STORE_ERRNO: Mapping[type[base.StoreError], int] = {
-    base.StoreError: errno.EIO,
-    base.NotFound: errno.ENOENT,
-    base.NoSuchBucket: errno.EIO,
-    base.AccessDenied: errno.EACCES,
-    base.QuotaExceeded: errno.EDQUOT,
-    base.PreconditionFailed: errno.ESTALE,
-    base.EntityTooLarge: errno.EFBIG,
-    base.KeyTooLong: errno.ENAMETOOLONG,
-    base.MetadataTooLarge: errno.ENOSPC,
-    base.Archived: errno.EIO,
-    base.DeadlineExceeded: errno.ETIMEDOUT,
+STORE_ERRNO: Mapping[type[errors.StoreError], int] = {
+    errors.StoreError: errno.EIO,
+    errors.NotFound: errno.ENOENT,
+    errors.NoSuchBucket: errno.EIO,
+    errors.AccessDenied: errno.EACCES,
+    errors.QuotaExceeded: errno.EDQUOT,
+    errors.PreconditionFailed: errno.ESTALE,
+    errors.EntityTooLarge: errno.EFBIG,
+    errors.KeyTooLong: errno.ENAMETOOLONG,
+    errors.MetadataTooLarge: errno.ENOSPC,
+    errors.Archived: errno.EIO,
+    errors.DeadlineExceeded: errno.ETIMEDOUT,
 }
 
 # What a local disk says about itself is passed on; any other OSError is ours, hence EIO.
@@ -59,7 +59,7 @@ def errno_of(error: BaseException) -> int:
 
 def is_expected(error: BaseException) -> bool:
     """Whether the error is one of the file system's own, told in a line without a traceback."""
-    return isinstance(error, (FilesystemError, base.StoreError)) or (
+    return isinstance(error, (FilesystemError, errors.StoreError)) or (
         isinstance(error, OSError) and error.errno in LOCAL_ERRNO
     )
 
@@ -76,7 +76,7 @@ def describe(error: BaseException, bucket: str) -> str:
     """One log line: what failed and, where there is one, the command that helps."""
     name = errno.errorcode.get(errno_of(error), "EIO")
     line = f"{name}: {error}"
-    if isinstance(error, base.Archived):
+    if isinstance(error, errors.Archived):
         line += (
             "; restore it first: aws s3api restore-object"
             f" --bucket {bucket} --key {error.key!r} --restore-request Days=7"

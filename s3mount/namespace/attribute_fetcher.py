@@ -17,7 +17,8 @@ from s3mount.namespace.inode import Inode
 from s3mount.namespace.outage import Outage
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.tree import Tree, directory_of
-from s3mount.store.base import ObjectInfo, StoreError
+from s3mount.store.base import ObjectInfo
+from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,11 @@ from s3mount.namespace.inode import NEVER, Inode
 from s3mount.namespace.remote import Remote, all_of
 from s3mount.namespace.stat_cache import Row
 from s3mount.namespace.tree import Tree, directory_of
-from s3mount.store.base import ListedObject, ListPage, ObjectInfo
+from s3mount.store.base import (
+    ListedObject,
+    ListPage,
+    ObjectInfo,
+)
 
 
 class Merge:

@@ -23,7 +23,10 @@ from s3mount.namespace.shrink import shrink
 from s3mount.namespace.stat_cache import StatCache
 from s3mount.namespace.tree import Tree, directory_of
 from s3mount.namespace.tree_walk import TreeWalks, WalkedNames
-from s3mount.store.base import ObjectInfo, ObjectStore
+from s3mount.store.base import (
+    ObjectInfo,
+    ObjectStore,
+)
 
 SAMPLES = 20  # keys shown of each kind of oddity
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,15 @@ import trio
 from s3mount.core.keys import split_key
 from s3mount.namespace.outage import Outage
 from s3mount.namespace.stat_cache import Row, StatCache
-from s3mount.store.base import ListPage, NotFound, ObjectInfo, ObjectStore, StoreError
+from s3mount.store.base import (
+    ListPage,
+    ObjectInfo,
+    ObjectStore,
+)
+from s3mount.store.errors import (
+    NotFound,
+    StoreError,
+)
 
 log = logging.getLogger(__name__)
 

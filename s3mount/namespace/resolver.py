@@ -13,7 +13,10 @@ from s3mount.namespace.listing import Listing
 from s3mount.namespace.remote import Remote, all_of
 from s3mount.namespace.stat_cache import Row
 from s3mount.namespace.tree import Tree, directory_of
-from s3mount.store.base import ListedObject, ObjectInfo
+from s3mount.store.base import (
+    ListedObject,
+    ObjectInfo,
+)
 
 # Lookups in a directory never listed, before its first page is asked for: a program that opens
 # a file or two pays for no listing, one that walks the directory soon costs 0 requests a name.

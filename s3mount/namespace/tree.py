@@ -12,7 +12,10 @@ from s3mount.core.metadata import Attributes, decode, defaults_for, is_directory
 from s3mount.namespace.inode import NEVER, Directory, Inode, Version
 from s3mount.namespace.local_tree import LocalTree, directory_of
 from s3mount.namespace.stat_cache import Row, is_racy
-from s3mount.store.base import ListedObject, ObjectInfo
+from s3mount.store.base import (
+    ListedObject,
+    ObjectInfo,
+)
 
 __all__ = ["Tree", "directory_of"]
 

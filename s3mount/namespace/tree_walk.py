@@ -22,7 +22,12 @@ from s3mount.namespace.listing import Merge, ask_folder_markers
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import Row
 from s3mount.namespace.tree import Tree, directory_of
-from s3mount.store.base import ListedObject, ListPage, ObjectInfo, StoreError
+from s3mount.store.base import (
+    ListedObject,
+    ListPage,
+    ObjectInfo,
+)
+from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from s3mount.readpath.block_cache import BlockCache
 from s3mount.readpath.getter import Getter
 from s3mount.readpath.readahead import Range
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 
 Sink = Callable[[int, bytes], Awaitable[None]]
 

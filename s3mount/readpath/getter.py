@@ -12,12 +12,14 @@ from s3mount.core.config import KIB
 from s3mount.core.errors import FilesystemError
 from s3mount.readpath.remote import RemoteObject
 from s3mount.store.base import (
+    GetResult,
+    ObjectStore,
+)
+from s3mount.store.errors import (
     AccessDenied,
     CorruptAnswer,
-    GetResult,
     InvalidRange,
     NotFound,
-    ObjectStore,
     PreconditionFailed,
 )
 from s3mount.store.integrity import is_md5, md5

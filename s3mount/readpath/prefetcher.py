@@ -19,7 +19,7 @@ from s3mount.readpath.disk_cache import DiskCache
 from s3mount.readpath.getter import Getter
 from s3mount.readpath.readahead import Range, Stream
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,10 @@ from s3mount.readpath.readahead import ReadaheadSizes
 from s3mount.readpath.reader import ObjectReader, Readers
 from s3mount.readpath.remote import RemoteObject
 from s3mount.readpath.small_objects import Item, SmallObjects
-from s3mount.store.base import ObjectInfo, ObjectStore
+from s3mount.store.base import (
+    ObjectInfo,
+    ObjectStore,
+)
 
 
 class Present(Protocol):

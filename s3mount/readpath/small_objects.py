@@ -11,7 +11,11 @@ from s3mount.core.errors import FilesystemError
 from s3mount.readpath.background import Background
 from s3mount.readpath.block_cache import BlockCache
 from s3mount.readpath.getter import Getter
-from s3mount.store.base import GetResult, ObjectInfo, StoreError
+from s3mount.store.base import (
+    GetResult,
+    ObjectInfo,
+)
+from s3mount.store.errors import StoreError
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,8 +5,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 
-from s3mount.store import base, xml
-from s3mount.store.base import KEPT_HEADERS, ObjectInfo, StoreError
+from s3mount.store import errors, xml
+from s3mount.store.base import (
+    KEPT_HEADERS,
+    ObjectInfo,
+)
+from s3mount.store.errors import StoreError
 
 META_PREFIX = "x-amz-meta-"
 _SHOWN_HEADERS = frozenset(KEPT_HEADERS) | {
@@ -16,68 +20,68 @@ _SHOWN_HEADERS = frozenset(KEPT_HEADERS) | {
 }
 
 _BY_CODE: Mapping[str, type[StoreError]] = {
-    "NoSuchBucket": base.NoSuchBucket,
-    "InvalidBucketName": base.NoSuchBucket,
-    "NoSuchKey": base.NotFound,
-    "NoSuchVersion": base.NotFound,
-    "NoSuchUpload": base.NoSuchUpload,
-    "AccessDenied": base.AccessDenied,
-    "AccountProblem": base.AccessDenied,
-    "UserSuspended": base.AccessDenied,
-    "InvalidAccessKeyId": base.BadCredentials,
-    "SignatureDoesNotMatch": base.BadCredentials,
-    "ExpiredToken": base.BadCredentials,
-    "ExpiredTokenException": base.BadCredentials,
-    "InvalidToken": base.BadCredentials,
-    "TokenRefreshRequired": base.BadCredentials,
-    "InvalidClientTokenId": base.BadCredentials,
-    "RequestTimeTooSkewed": base.ClockSkewed,
-    "RequestExpired": base.ClockSkewed,
-    "QuotaExceeded": base.QuotaExceeded,
-    "XMinioStorageFull": base.QuotaExceeded,
-    "PreconditionFailed": base.PreconditionFailed,
-    "ConditionalRequestConflict": base.PreconditionFailed,
-    "InvalidRange": base.InvalidRange,
-    "InvalidPart": base.InvalidPart,
-    "EntityTooLarge": base.EntityTooLarge,
-    "KeyTooLongError": base.KeyTooLong,
-    "KeyTooLong": base.KeyTooLong,
-    "InvalidObjectName": base.KeyTooLong,
-    "InvalidURI": base.KeyTooLong,
-    "MetadataTooLarge": base.MetadataTooLarge,
-    "NotImplemented": base.NotImplementedByService,
-    "InvalidObjectState": base.Archived,
-    "SlowDown": base.SlowDown,
-    "SlowDownRead": base.SlowDown,
-    "SlowDownWrite": base.SlowDown,
-    "ServiceUnavailable": base.SlowDown,
-    "TooManyRequests": base.SlowDown,
-    "Throttling": base.SlowDown,
-    "ThrottlingException": base.SlowDown,
-    "RequestLimitExceeded": base.SlowDown,
-    "BandwidthLimitExceeded": base.SlowDown,
-    "InternalError": base.ServerError,
-    "OperationAborted": base.ServerError,
+    "NoSuchBucket": errors.NoSuchBucket,
+    "InvalidBucketName": errors.NoSuchBucket,
+    "NoSuchKey": errors.NotFound,
+    "NoSuchVersion": errors.NotFound,
+    "NoSuchUpload": errors.NoSuchUpload,
+    "AccessDenied": errors.AccessDenied,
+    "AccountProblem": errors.AccessDenied,
+    "UserSuspended": errors.AccessDenied,
+    "InvalidAccessKeyId": errors.BadCredentials,
+    "SignatureDoesNotMatch": errors.BadCredentials,
+    "ExpiredToken": errors.BadCredentials,
+    "ExpiredTokenException": errors.BadCredentials,
+    "InvalidToken": errors.BadCredentials,
+    "TokenRefreshRequired": errors.BadCredentials,
+    "InvalidClientTokenId": errors.BadCredentials,
+    "RequestTimeTooSkewed": errors.ClockSkewed,
+    "RequestExpired": errors.ClockSkewed,
+    "QuotaExceeded": errors.QuotaExceeded,
+    "XMinioStorageFull": errors.QuotaExceeded,
+    "PreconditionFailed": errors.PreconditionFailed,
+    "ConditionalRequestConflict": errors.PreconditionFailed,
+    "InvalidRange": errors.InvalidRange,
+    "InvalidPart": errors.InvalidPart,
+    "EntityTooLarge": errors.EntityTooLarge,
+    "KeyTooLongError": errors.KeyTooLong,
+    "KeyTooLong": errors.KeyTooLong,
+    "InvalidObjectName": errors.KeyTooLong,
+    "InvalidURI": errors.KeyTooLong,
+    "MetadataTooLarge": errors.MetadataTooLarge,
+    "NotImplemented": errors.NotImplementedByService,
+    "InvalidObjectState": errors.Archived,
+    "SlowDown": errors.SlowDown,
+    "SlowDownRead": errors.SlowDown,
+    "SlowDownWrite": errors.SlowDown,
+    "ServiceUnavailable": errors.SlowDown,
+    "TooManyRequests": errors.SlowDown,
+    "Throttling": errors.SlowDown,
+    "ThrottlingException": errors.SlowDown,
+    "RequestLimitExceeded": errors.SlowDown,
+    "BandwidthLimitExceeded": errors.SlowDown,
+    "InternalError": errors.ServerError,
+    "OperationAborted": errors.ServerError,
     # The body was damaged or held up on its way: sending it again is right.
-    "BadDigest": base.CorruptAnswer,
-    "XAmzContentChecksumMismatch": base.CorruptAnswer,
-    "IncompleteBody": base.ConnectionLost,
-    "RequestTimeout": base.ConnectionLost,
+    "BadDigest": errors.CorruptAnswer,
+    "XAmzContentChecksumMismatch": errors.CorruptAnswer,
+    "IncompleteBody": errors.ConnectionLost,
+    "RequestTimeout": errors.ConnectionLost,
 }
 _BY_STATUS: Mapping[int, type[StoreError]] = {
-    304: base.NotModified,
-    401: base.BadCredentials,
-    403: base.AccessDenied,
-    404: base.NotFound,
-    408: base.ConnectionLost,
-    412: base.PreconditionFailed,
-    413: base.EntityTooLarge,
-    414: base.KeyTooLong,
-    416: base.InvalidRange,
-    429: base.SlowDown,
-    501: base.NotImplementedByService,
-    503: base.SlowDown,
-    507: base.QuotaExceeded,
+    304: errors.NotModified,
+    401: errors.BadCredentials,
+    403: errors.AccessDenied,
+    404: errors.NotFound,
+    408: errors.ConnectionLost,
+    412: errors.PreconditionFailed,
+    413: errors.EntityTooLarge,
+    414: errors.KeyTooLong,
+    416: errors.InvalidRange,
+    429: errors.SlowDown,
+    501: errors.NotImplementedByService,
+    503: errors.SlowDown,
+    507: errors.QuotaExceeded,
 }
 _UPLOAD_OPERATIONS = {
     "AbortMultipartUpload",
@@ -99,14 +103,14 @@ def error_for(
     if kind is None and status is not None:
         kind = _BY_STATUS.get(status)
         if kind is None:
-            kind = base.ServerError if status >= 500 else base.InvalidRequest
-        if kind is base.NotFound and operation in _BUCKET_OPERATIONS:
-            kind = base.NoSuchBucket
-    if kind is base.NotFound and operation in _UPLOAD_OPERATIONS:
-        kind = base.NoSuchUpload
+            kind = errors.ServerError if status >= 500 else errors.InvalidRequest
+        if kind is errors.NotFound and operation in _BUCKET_OPERATIONS:
+            kind = errors.NoSuchBucket
+    if kind is errors.NotFound and operation in _UPLOAD_OPERATIONS:
+        kind = errors.NoSuchUpload
     if kind is None:
-        kind = base.ServerError
-    ambiguous = kind in {base.ServerError, base.ConnectionLost}
+        kind = errors.ServerError
+    ambiguous = kind in {errors.ServerError, errors.ConnectionLost}
     return kind(
         message,
         operation=operation,
@@ -158,7 +162,7 @@ def object_info(
     if size is None and length.isdigit():
         size = int(length)
     if not etag or size is None:
-        raise base.CorruptAnswer("no ETag or no size", operation="HeadObject", key=key)
+        raise errors.CorruptAnswer("no ETag or no size", operation="HeadObject", key=key)
     return ObjectInfo(
         key=key,
         size=size,

@@ -16,7 +16,8 @@ from pathlib import Path
 import trio
 
 from s3mount.core.config import StoreConfig
-from s3mount.store.base import Capabilities, StoreError
+from s3mount.store.base import Capabilities
+from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 
-from s3mount.store.base import EntityTooLarge, KeyTooLong, MetadataTooLarge
+from s3mount.store.errors import (
+    EntityTooLarge,
+    KeyTooLong,
+    MetadataTooLarge,
+)
 
 MAX_KEY_BYTES = 1024  # S3's own; some services accept more and cannot be listed afterwards
 MAX_METADATA_BYTES = 2048  # AWS: names and values of all x-amz-meta-* headers together

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import trio
 
-from s3mount.store import base
+from s3mount.store import base, errors
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import delete_body, parse_delete, xml_can_carry
 from s3mount.store.retry import backoff
@@ -31,18 +31,18 @@ class BatchDelete:
         request = Request("DeleteObject", "DELETE", key, (), self._headers.list())
         try:
             await self._sender.write("DeleteObject", key, lambda: request, lambda _: None)
-        except base.NotFound:
+        except errors.NotFound:
             return
 
     async def many(self, keys: Sequence[str]) -> Sequence[base.DeleteFailure]:
         if len(keys) > _BATCH_LIMIT:
-            raise base.InvalidRequest("at most 1000 keys", operation="DeleteObjects")
+            raise errors.InvalidRequest("at most 1000 keys", operation="DeleteObjects")
         batch = [key for key in keys if self._supported and xml_can_carry(key)]
         failures = await self._singly([key for key in keys if key not in set(batch)])
         if batch:
             try:
                 failures += await self._batch(batch)
-            except base.NotImplementedByService:
+            except errors.NotImplementedByService:
                 log.info("the service has no DeleteObjects: deleting singly")
                 self._supported = False
                 failures += await self._singly(batch)
@@ -81,7 +81,7 @@ class BatchDelete:
         async def delete(key: str) -> None:
             try:
                 await self.one(key)
-            except base.StoreError as error:
+            except errors.StoreError as error:
                 failures.append(base.DeleteFailure(key, error))
 
         async with trio.open_nursery() as nursery:

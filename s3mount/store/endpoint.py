@@ -20,7 +20,7 @@ from botocore.utils import get_environ_proxies
 
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
-from s3mount.store import base
+from s3mount.store import errors
 
 S3Client = Any  # its stubs would be another dependency of the tests
 
@@ -83,9 +83,9 @@ class Connection:
             found = session.get_credentials()
             frozen = None if found is None else found.get_frozen_credentials()
         except BotoCoreError as error:
-            raise base.BadCredentials(f"no credentials: {error}") from error
+            raise errors.BadCredentials(f"no credentials: {error}") from error
         if frozen is None or not frozen.access_key:
-            raise base.BadCredentials(
+            raise errors.BadCredentials(
                 "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, "
                 "or passwd_file"
             )
@@ -208,7 +208,7 @@ class Connection:
             client.head_object(Bucket=self.config.bucket, Key="k")
         except BotoCoreError as error:
             if "redentials" in type(error).__name__:
-                raise base.BadCredentials(str(error)) from error
+                raise errors.BadCredentials(str(error)) from error
             raise ConfigurationError(f"no request can be made: {error}") from error
         finally:
             client.meta.events.unregister(event, capture)

@@ -11,7 +11,10 @@ from typing import Any
 
 from awscrt import checksums
 
-from s3mount.store.base import Body, SlicedBody
+from s3mount.store.base import (
+    Body,
+    SlicedBody,
+)
 
 log = logging.getLogger(__name__)
 

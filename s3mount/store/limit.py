@@ -7,9 +7,9 @@ from typing import TypeVar
 import trio
 
 from s3mount.core.config import StoreConfig
-from s3mount.store.base import SlowDown
 from s3mount.store.call import Budget, Call, Lane
 from s3mount.store.counts import Counts
+from s3mount.store.errors import SlowDown
 
 T = TypeVar("T")
 

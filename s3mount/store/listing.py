@@ -15,13 +15,13 @@ from lxml import etree
 from s3mount.store import xml
 from s3mount.store.answers import error_for, iso_date
 from s3mount.store.base import (
-    CorruptAnswer,
     DeleteFailure,
     ListedObject,
     ListPage,
     Part,
     Upload,
 )
+from s3mount.store.errors import CorruptAnswer
 from s3mount.store.xml import local_name
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
-from s3mount.store import base
-from s3mount.store.base import ALWAYS, Body, Capabilities, Condition, WriteHeaders
+from s3mount.store import base, errors
+from s3mount.store.base import (
+    ALWAYS,
+    Body,
+    Capabilities,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.checks import check_key, check_metadata, check_put_size
 from s3mount.store.memory_bucket import MemoryBucket, StoredObject, StoredUpload
 
@@ -137,17 +143,17 @@ class MemoryStore(MemoryBucket):
         await self._begin(operation, key)
         stored = self._find(operation, key, version_id)
         if if_match is not None and stored.etag != if_match:
-            raise base.PreconditionFailed(
+            raise errors.PreconditionFailed(
                 f"its ETag is {stored.etag}", operation=operation, key=key, status=412
             )
         if if_none_match is not None and stored.etag == if_none_match:
-            raise base.NotModified("", operation=operation, key=key, status=304)
+            raise errors.NotModified("", operation=operation, key=key, status=304)
         if stored.headers.get("x-amz-storage-class") in _ARCHIVE_CLASSES:
-            raise base.Archived(
+            raise errors.Archived(
                 "", operation=operation, key=key, status=403, code="InvalidObjectState"
             )
         if start and start >= len(stored.data):
-            raise base.InvalidRange(
+            raise errors.InvalidRange(
                 "", operation=operation, key=key, status=416, code="InvalidRange"
             )
         end = len(stored.data) if length is None else start + length
@@ -200,7 +206,7 @@ class MemoryStore(MemoryBucket):
 
     async def delete_many(self, keys: Sequence[str]) -> Sequence[base.DeleteFailure]:
         if len(keys) > 1000:
-            raise base.InvalidRequest("at most 1000 keys", operation="DeleteObjects")
+            raise errors.InvalidRequest("at most 1000 keys", operation="DeleteObjects")
         first = keys[0] if keys else ""
         await self._begin("DeleteObjects", first)
         for key in keys:
@@ -221,7 +227,7 @@ class MemoryStore(MemoryBucket):
         if replace is not None:
             check_metadata(operation, target, replace.metadata)
         elif source == target:
-            raise base.InvalidRequest("a copy onto itself", operation=operation, key=target)
+            raise errors.InvalidRequest("a copy onto itself", operation=operation, key=target)
         if source_etag is not None and not self._capabilities.copy_source_if_match:
             self._counts["HeadObject"] += 1  # as the S3 store does there
         await self._begin(operation, target)
@@ -271,7 +277,7 @@ class MemoryStore(MemoryBucket):
         await self._begin(operation, key)
         data = self._source(operation, source, source_etag).data
         if length <= 0 or start + length > len(data):
-            raise base.InvalidRange("", operation=operation, key=source, status=416)
+            raise errors.InvalidRange("", operation=operation, key=source, status=416)
         part = self._add_part(operation, key, upload_id, number, data[start : start + length])
         await self._end(operation, key)
         return part

@@ -5,8 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from s3mount.store import base, integrity
-from s3mount.store.base import Capabilities, Condition, WriteHeaders
+from s3mount.store import base, errors, integrity
+from s3mount.store.base import (
+    Capabilities,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.checks import check_put_size
 
 _SHOWN_HEADERS = frozenset(base.KEPT_HEADERS) | {"x-amz-restore", "x-amz-missing-meta"}
@@ -114,13 +118,13 @@ class MemoryBucket:
         else:
             stored = self._objects.get(key)
         if stored is None:
-            raise base.NotFound("", operation=operation, key=key, status=404, code="NoSuchKey")
+            raise errors.NotFound("", operation=operation, key=key, status=404, code="NoSuchKey")
         return stored
 
     def _upload(self, operation: str, key: str, upload_id: str) -> StoredUpload:
         upload = self.uploads.get(upload_id)
         if upload is None or upload.key != key:
-            raise base.NoSuchUpload(
+            raise errors.NoSuchUpload(
                 "", operation=operation, key=key, status=404, code="NoSuchUpload"
             )
         return upload
@@ -137,7 +141,7 @@ class MemoryBucket:
             and (current is None or current.etag != condition.etag)
         )
         if lost_race or changed:
-            raise base.PreconditionFailed(
+            raise errors.PreconditionFailed(
                 "", operation=operation, key=key, status=412, code="PreconditionFailed"
             )
 
@@ -219,7 +223,7 @@ class MemoryBucket:
     def _source(self, operation: str, source: str, source_etag: str | None) -> StoredObject:
         found = self._find(operation, source)
         if source_etag is not None and found.etag != source_etag:
-            raise base.PreconditionFailed(
+            raise errors.PreconditionFailed(
                 f"the source's ETag is {found.etag}", operation=operation, key=source, status=412
             )
         return found
@@ -228,7 +232,7 @@ class MemoryBucket:
         self, operation: str, key: str, upload_id: str, number: int, data: bytes
     ) -> base.Part:
         if not 1 <= number <= 10_000:
-            raise base.InvalidRequest("part numbers are 1 to 10000", operation=operation, key=key)
+            raise errors.InvalidRequest("part numbers are 1 to 10000", operation=operation, key=key)
         check_put_size(operation, key, len(data))
         upload = self._upload(operation, key, upload_id)
         etag = integrity.md5(data)
@@ -260,19 +264,19 @@ class MemoryBucket:
         operation, key = "CompleteMultipartUpload", upload.key
         numbers = [part.number for part in parts]
         if numbers != sorted(set(numbers)) or not numbers:
-            raise base.InvalidRequest(
+            raise errors.InvalidRequest(
                 "no parts, or not ascending", operation=operation, key=key, code="InvalidPartOrder"
             )
         for part in parts:
             if upload.parts.get(part.number, ("", b""))[0] != part.etag:
-                raise base.InvalidPart(
+                raise errors.InvalidPart(
                     f"part {part.number}", operation=operation, key=key, status=400
                 )
         if len(parts) < len(upload.parts) and not self._capabilities.complete_subset:
-            raise base.InvalidPart("not all parts", operation=operation, key=key, status=400)
+            raise errors.InvalidPart("not all parts", operation=operation, key=key, status=400)
         for part in parts[:-1]:
             if len(upload.parts[part.number][1]) < self.minimum_part_size:
-                raise base.InvalidRequest(
+                raise errors.InvalidRequest(
                     f"part {part.number}",
                     operation=operation,
                     key=key,

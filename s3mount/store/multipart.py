@@ -5,9 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from s3mount.store import base, integrity, results
+from s3mount.store import base, errors, integrity, results
 from s3mount.store.answers import object_info
-from s3mount.store.base import Body, Condition, WriteHeaders
+from s3mount.store.base import (
+    Body,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe
 from s3mount.store.headers import RequestHeaders
@@ -154,7 +158,7 @@ class MultipartUploads:
         known = (await self._probe.known()).capabilities
         if not answered.etag and expected is not None and known.multipart_etags:
             return replace(answered, etag=expected)
-        raise base.CorruptAnswer(
+        raise errors.CorruptAnswer(
             f"answered with ETag {answered.etag or 'none'}, and not our object there",
             operation="CompleteMultipartUpload",
             key=key,
@@ -173,7 +177,7 @@ class MultipartUploads:
                 lambda answer: object_info(key, answer.headers, answer.asked_at),
                 lane=Lane.METADATA,
             )
-        except base.NotFound:
+        except errors.NotFound:
             return None
         if info.size != sum(part.size for part in parts):
             return None
@@ -188,7 +192,7 @@ class MultipartUploads:
         request = abort_request(key, upload_id, self._headers.list())
         try:
             await self._sender.write(request.operation, key, lambda: request, lambda _: None)
-        except base.NoSuchUpload:
+        except errors.NoSuchUpload:
             return
 
     async def parts(self, key: str, upload_id: str) -> Sequence[base.Part]:

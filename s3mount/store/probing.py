@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
-from s3mount.store.base import Capabilities, StoreError
+from s3mount.store.base import Capabilities
 from s3mount.store.capabilities import Known
+from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.questions import Questions
 from s3mount.store.sender import Sender

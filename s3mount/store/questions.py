@@ -14,9 +14,10 @@ from typing import TypeVar
 
 import trio
 
-from s3mount.store import base, integrity, results
+from s3mount.store import base, errors, integrity, results
 from s3mount.store.answers import version_id
-from s3mount.store.base import StoreError, WriteHeaders
+from s3mount.store.base import WriteHeaders
+from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_parts
 from s3mount.store.multipart import abort_request, complete_request
@@ -32,8 +33,8 @@ _BODY = b"s3mount probes what this service honours; this object is deleted again
 _WRONG_ETAG = "0" * 32
 _MOST_VERSIONS = 20  # more than the questions below can write
 _CLEANING_ATTEMPTS = 5
-_UNCLEAR = (base.AccessDenied, base.NoSuchBucket, base.QuotaExceeded, base.SlowDown)
-_LOST = (base.ConnectionLost, base.DeadlineExceeded)
+_UNCLEAR = (errors.AccessDenied, errors.NoSuchBucket, errors.QuotaExceeded, errors.SlowDown)
+_LOST = (errors.ConnectionLost, errors.DeadlineExceeded)
 
 
 class Questions:
@@ -92,14 +93,14 @@ class Questions:
             if isinstance(plain, StoreError):
                 raise plain
             return False
-        return _refused(await self._put({"if-none-match": "*"}), base.PreconditionFailed)
+        return _refused(await self._put({"if-none-match": "*"}), errors.PreconditionFailed)
 
     async def put_if_match(self) -> tuple[bool, bool]:
         """(is it honoured, is the ETag to be quoted)"""
         for quoted in (True, False):
             form = '"{}"' if quoted else "{}"
             wrong = await self._put({"if-match": form.format(_WRONG_ETAG)})
-            if not _refused(wrong, base.PreconditionFailed):
+            if not _refused(wrong, errors.PreconditionFailed):
                 return False, True
             right = await self._put({"if-match": form.format(self._etag)})
             if not isinstance(right, StoreError):
@@ -176,7 +177,9 @@ class Questions:
         return base.Part(number, etag, len(_BODY), digest.crc32c)
 
     async def _abort(self, upload_id: str) -> None:
-        with contextlib.suppress(base.NoSuchUpload, base.NotFound):  # a refused Complete took it
+        with contextlib.suppress(
+            errors.NoSuchUpload, errors.NotFound
+        ):  # a refused Complete took it
             request = abort_request(self._key, upload_id, self._headers.list())
             await self._sender.write(request.operation, self._key, lambda: request, lambda _: None)
         self._uploads.discard(upload_id)
@@ -187,7 +190,7 @@ class Questions:
         """(both copies heed If-Match of the source, a part copy copies its range)"""
         upload_id = await self._create(announce_crc32c=False)
         copied = await self._copy(_WRONG_ETAG)
-        heeded = _refused(copied, base.PreconditionFailed)
+        heeded = _refused(copied, errors.PreconditionFailed)
         if upload_id is None:
             return False, False
         length = len(_BODY) // 2
@@ -198,7 +201,7 @@ class Questions:
         part = await self._part_copy(query, headers, length)
         part_copy = await self._is_range(part, upload_id, _BODY[first : last + 1])
         wrong = headers | {"x-amz-copy-source-if-match": f'"{_WRONG_ETAG}"'}
-        refused = _refused(await self._part_copy(query, wrong, length), base.PreconditionFailed)
+        refused = _refused(await self._part_copy(query, wrong, length), errors.PreconditionFailed)
         if heeded and refused:
             heeded = not isinstance(await self._copy(self._etag), StoreError)
         await self._abort(upload_id)
@@ -228,7 +231,7 @@ class Questions:
     ) -> bool:
         """AWS copies no ranges of objects up to 5 MiB, and says so: that is the real thing."""
         if isinstance(part, StoreError):
-            return isinstance(part, base.InvalidRequest) and "byte-range" in str(part)
+            return isinstance(part, errors.InvalidRequest) and "byte-range" in str(part)
         if part.etag == integrity.md5(expected):
             return True
         # An ETag that is no MD5 proves nothing: at least the size must be right.
@@ -248,7 +251,7 @@ class Questions:
         if upload is None:
             return False
         wrong = await self._complete(*upload, {"if-match": form.format(_WRONG_ETAG)})
-        if not _refused(wrong, base.PreconditionFailed):
+        if not _refused(wrong, errors.PreconditionFailed):
             return False
         right = await self._complete(*upload, {"if-match": form.format(self._etag)})
         return not isinstance(right, StoreError)
@@ -258,7 +261,7 @@ class Questions:
         if upload is None:
             return False
         wrong = await self._complete(*upload, {"if-none-match": "*"})
-        if not _refused(wrong, base.PreconditionFailed):
+        if not _refused(wrong, errors.PreconditionFailed):
             return False
         await self._delete()
         right = await self._complete(*upload, {"if-none-match": "*"})
@@ -325,7 +328,7 @@ class Questions:
         query = (("versionId", version),) if version else ()
         request = Request("DeleteObject", "DELETE", self._key, query, self._headers.list())
         refused = await self._ask(request, lambda _: None)
-        if isinstance(refused, base.TransientError):
+        if isinstance(refused, errors.TransientError):
             raise refused
 
     async def _ask(self, request: Request, parse: Callable[[Answer], T]) -> T | StoreError:

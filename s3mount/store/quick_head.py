@@ -21,9 +21,13 @@ from s3mount import __version__
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.store.answers import object_info
-from s3mount.store.base import NotFound, ObjectInfo, StoreError
+from s3mount.store.base import ObjectInfo
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint, https_proxy
+from s3mount.store.errors import (
+    NotFound,
+    StoreError,
+)
 from s3mount.store.limit import AdaptiveLimiter
 from s3mount.store.signing import Signer
 from s3mount.store.wire import Request, Wire, encode_path, encode_query

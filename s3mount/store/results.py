@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from s3mount.store import base, xml
+from s3mount.store import base, errors, xml
 from s3mount.store.answers import error_for, http_date, object_info, version_id
 from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, is_md5, wrong_checksum
 from s3mount.store.wire import Answer
@@ -25,7 +25,7 @@ def get_result(key: str, start: int, length: int | None, answer: Answer) -> base
         _check_length(key, answer)
         _check_stored_checksum(key, answer)
         if start and start >= info.size:
-            raise base.InvalidRange("", operation="GetObject", key=key, status=200)
+            raise errors.InvalidRange("", operation="GetObject", key=key, status=200)
         if start or (length is not None and length < info.size):
             end = None if length is None else start + length
             return base.GetResult(info, start, answer.body[start:end])
@@ -65,7 +65,7 @@ class OneVersion:
             if found != self._other:
                 self._other = found
                 raise _corrupt("GetObject", result.info.key, text)
-            raise base.PreconditionFailed(text, operation="GetObject", key=result.info.key)
+            raise errors.PreconditionFailed(text, operation="GetObject", key=result.info.key)
         self._compare(result)
         return result
 
@@ -97,7 +97,7 @@ def _check_stored_checksum(key: str, answer: Answer) -> None:
         raise _corrupt("GetObject", key, wrong)
 
 
-class StoredOtherwise(base.CorruptAnswer):
+class StoredOtherwise(errors.CorruptAnswer):
     """The service stored other bytes than were sent; `etag` is theirs."""
 
     etag = ""
@@ -216,5 +216,5 @@ def xml_fields(operation: str, key: str, body: bytes, roots: set[str]) -> dict[s
     return fields
 
 
-def _corrupt(operation: str, key: str, message: str) -> base.CorruptAnswer:
-    return base.CorruptAnswer(message, operation=operation, key=key, ambiguous=True)
+def _corrupt(operation: str, key: str, message: str) -> errors.CorruptAnswer:
+    return errors.CorruptAnswer(message, operation=operation, key=key, ambiguous=True)

@@ -11,10 +11,10 @@ from typing import TypeVar
 import trio
 
 from s3mount.core.config import StoreConfig
-from s3mount.store import base
-from s3mount.store.base import StoreError
+from s3mount.store import errors
 from s3mount.store.call import SLOWEST_RATE, Attempts, Budget, Call
 from s3mount.store.counts import Counts
+from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -25,11 +25,11 @@ FIRST_DELAY_SLOWED = 0.4  # after SlowDown
 LONGEST_DELAY = 10.0
 # Answers that are no failures: the caller asked whether it is so.
 _EXPECTED = (
-    base.NotFound,
-    base.NotModified,
-    base.PreconditionFailed,
-    base.NoSuchUpload,
-    base.InvalidRange,
+    errors.NotFound,
+    errors.NotModified,
+    errors.PreconditionFailed,
+    errors.NoSuchUpload,
+    errors.InvalidRange,
 )
 
 
@@ -50,13 +50,13 @@ def lost_attempts() -> Iterator[list[StoreError]]:
 
 def _may_still_come(error: StoreError) -> bool:
     """Not if it was answered, in whatever way: then it has come."""
-    silent = isinstance(error, base.ConnectionLost | base.DeadlineExceeded)
+    silent = isinstance(error, errors.ConnectionLost | errors.DeadlineExceeded)
     return silent and error.ambiguous and error.status is None
 
 
 def backoff(attempt: int, error: StoreError, chance: float) -> float:
     """Seconds to wait after `attempt` (from 0) failed; `chance` in [0, 1) spreads the crowd."""
-    first = FIRST_DELAY_SLOWED if isinstance(error, base.SlowDown) else FIRST_DELAY
+    first = FIRST_DELAY_SLOWED if isinstance(error, errors.SlowDown) else FIRST_DELAY
     longest = min(LONGEST_DELAY, first * 2.0**attempt)
     return longest * (0.5 + chance / 2)
 
@@ -105,9 +105,9 @@ class Retrier:
 
 
 def _too_late(call: Call[T], error: StoreError, ambiguous: bool) -> StoreError:
-    if isinstance(error, base.DeadlineExceeded):
+    if isinstance(error, errors.DeadlineExceeded):
         return error
-    return base.DeadlineExceeded(
+    return errors.DeadlineExceeded(
         f"given up, the last failure: {error}",
         operation=call.operation,
         key=call.key,

@@ -11,9 +11,15 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from s3mount.core.config import StoreConfig
-from s3mount.store import base, integrity, results
+from s3mount.store import base, errors, integrity, results
 from s3mount.store.answers import http_date, object_info
-from s3mount.store.base import ALWAYS, Body, Capabilities, Condition, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    Body,
+    Capabilities,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe, Known
 from s3mount.store.checks import check_key, check_metadata, check_put_size
@@ -78,7 +84,7 @@ class S3Store:
                     lambda answer: object_info(key, answer.headers, answer.asked_at),
                     lane=Lane.METADATA,
                 )
-        except base.NotFound:
+        except errors.NotFound:
             await self._check_bucket_is_there(key)
             raise
         self._bucket_seen_at = time.monotonic()
@@ -91,9 +97,9 @@ class S3Store:
             return
         try:
             await self.list(key, max_keys=1)
-        except base.NoSuchBucket:
+        except errors.NoSuchBucket:
             raise
-        except base.StoreError:
+        except errors.StoreError:
             return  # it may not be listed: nothing is known
 
     async def get(
@@ -125,12 +131,12 @@ class S3Store:
                 lane=Lane.READ,
                 size=length or 0,
             )
-        except base.InvalidRange:
+        except errors.InvalidRange:
             if start:
                 raise
             return await self._get_nothing(key, start, if_match, version_id)
         if if_none_match is not None and result.info.etag == if_none_match:
-            raise base.NotModified("", operation="GetObject", key=key, status=200)
+            raise errors.NotModified("", operation="GetObject", key=key, status=200)
         return result
 
     async def _get_nothing(
@@ -140,7 +146,7 @@ class S3Store:
         info = await self.head(key, version_id=version_id)
         _check_match("GetObject", info, if_match)
         if start and start >= info.size:
-            raise base.InvalidRange("", operation="GetObject", key=key, status=416)
+            raise errors.InvalidRange("", operation="GetObject", key=key, status=416)
         return base.GetResult(info, start, b"")
 
     async def list(
@@ -205,7 +211,7 @@ class S3Store:
 
         try:
             result = await self._sender.write(operation, key, build, parse, size=size)
-        except base.PreconditionFailed as error:
+        except errors.PreconditionFailed as error:
             if not error.ambiguous:
                 raise
             there = await self.head(key)
@@ -270,7 +276,7 @@ class S3Store:
                 functools.partial(results.copy_result, operation, target),
                 patience=SERVER_SIDE_PATIENCE,
             )
-        except base.PreconditionFailed as error:
+        except errors.PreconditionFailed as error:
             # Our own copy onto itself, its answer lost, may have changed the ETag.
             if not error.ambiguous or source != target or replace is None:
                 raise
@@ -321,11 +327,11 @@ class S3Store:
                 return await self._uploads.copied_part(
                     key, upload_id, number, source, start, length, condition
                 )
-            except (base.NotImplementedByService, base.InvalidRequest):
+            except (errors.NotImplementedByService, errors.InvalidRequest):
                 pass  # e.g. AWS copies no range of an object up to 5 MiB
         got = await self.get(source, start, length, if_match=source_etag)
         if len(got.data) != length:
-            raise base.InvalidRange("", operation="UploadPartCopy", key=source, status=416)
+            raise errors.InvalidRange("", operation="UploadPartCopy", key=source, status=416)
         return await self._uploads.part(key, upload_id, number, got.data)
 
     async def complete_upload(
@@ -338,7 +344,7 @@ class S3Store:
     ) -> base.PutResult:
         try:
             return await self._uploads.complete(key, upload_id, parts, condition)
-        except (base.PreconditionFailed, base.NoSuchUpload, base.TransientError) as error:
+        except (errors.PreconditionFailed, errors.NoSuchUpload, errors.TransientError) as error:
             if not error.ambiguous:
                 raise
             # What became of it is not known: is the object there the one of these parts?
@@ -385,7 +391,7 @@ def _put_condition(condition: Condition, known: Known) -> dict[str, str]:
 def _check_match(operation: str, info: base.ObjectInfo, etag: str | None) -> None:
     """Some services ignore If-Match: what the answer says counts."""
     if etag is not None and info.etag != etag:
-        raise base.PreconditionFailed(
+        raise errors.PreconditionFailed(
             f"its ETag is {info.etag}, not {etag}", operation=operation, key=info.key
         )
 

@@ -30,9 +30,12 @@ from urllib3.exceptions import (
 
 from s3mount import __version__
 from s3mount.core.config import StoreConfig
-from s3mount.store import base
+from s3mount.store import errors
 from s3mount.store.answers import error_fields, error_for, http_date
-from s3mount.store.base import Body, SlicedBody
+from s3mount.store.base import (
+    Body,
+    SlicedBody,
+)
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint, https_proxy
 from s3mount.store.signing import Signer
@@ -198,7 +201,7 @@ class Wire:
         key = request.about if request.key is None else request.key
         if answer.status in _MEANT and answer.body and not fields:
             # Cut, or a proxy's page: a file is not gone because somebody else says 404.
-            raise base.CorruptAnswer(
+            raise errors.CorruptAnswer(
                 f"{answer.status} without an error of S3 in it",
                 operation=request.operation,
                 key=key,
@@ -394,7 +397,7 @@ class Wire:
             )
             data = _read(response, deadline)
         except _BodyTooSlow as error:
-            raise self._lost(base.DeadlineExceeded, request, "the body is too slow") from error
+            raise self._lost(errors.DeadlineExceeded, request, "the body is too slow") from error
         except (HTTPError, OSError) as error:
             raise self._translated(error, request) from error
         self._counts.add("BytesOut", size)
@@ -411,23 +414,23 @@ class Wire:
             return body, size
         return _slices(body, deadline), size
 
-    def _translated(self, error: Exception, request: Request) -> base.StoreError:
+    def _translated(self, error: Exception, request: Request) -> errors.StoreError:
         """The typed error of a connection that failed."""
         if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return self._lost(base.InvalidRequest, request, f"TLS: {error}", ambiguous=False)
+            return self._lost(errors.InvalidRequest, request, f"TLS: {error}", ambiguous=False)
         unsent = (ConnectTimeoutError, NewConnectionError, NameResolutionError, SSLError)
         if isinstance(error, unsent):
-            return self._lost(base.ConnectionLost, request, _brief(error), ambiguous=False)
+            return self._lost(errors.ConnectionLost, request, _brief(error), ambiguous=False)
         if isinstance(error, ProtocolError) and any(
             isinstance(argument, http.client.IncompleteRead) for argument in error.args
         ):
-            return self._lost(base.CorruptAnswer, request, f"the answer is cut: {_brief(error)}")
-        return self._lost(base.ConnectionLost, request, _brief(error))
+            return self._lost(errors.CorruptAnswer, request, f"the answer is cut: {_brief(error)}")
+        return self._lost(errors.ConnectionLost, request, _brief(error))
 
     @staticmethod
     def _lost(
-        kind: type[base.StoreError], request: Request, message: str, *, ambiguous: bool = True
-    ) -> base.StoreError:
+        kind: type[errors.StoreError], request: Request, message: str, *, ambiguous: bool = True
+    ) -> errors.StoreError:
         key = request.about if request.key is None else request.key
         return kind(message, operation=request.operation, key=key, ambiguous=ambiguous)
 

@@ -17,13 +17,15 @@ from s3mount.core.metadata import encode, with_mtime
 from s3mount.store.base import (
     KEPT_HEADERS,
     ListedObject,
-    NotFound,
     ObjectInfo,
     ObjectStore,
-    PreconditionFailed,
     PutResult,
-    StoreError,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
+    PreconditionFailed,
+    StoreError,
 )
 from s3mount.writeback.intents import ABSENT, Intent, MovedObject
 from s3mount.writeback.looking import is_ours

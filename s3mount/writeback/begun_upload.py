@@ -10,7 +10,11 @@ from functools import partial
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import ObjectStore, StoreError, WriteHeaders
+from s3mount.store.base import (
+    ObjectStore,
+    WriteHeaders,
+)
+from s3mount.store.errors import StoreError
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import PartRecord, UploadRecord
 from s3mount.writeback.part_table import SentPart

@@ -10,7 +10,12 @@ from awscrt.checksums import combine_crc32c
 
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import Body, CorruptAnswer, Part, SlicedBody
+from s3mount.store.base import (
+    Body,
+    Part,
+    SlicedBody,
+)
+from s3mount.store.errors import CorruptAnswer
 from s3mount.writeback.chunk import Chunk, CorruptSpool
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile

@@ -15,12 +15,14 @@ from s3mount.store import integrity
 from s3mount.store.base import (
     ALWAYS,
     Condition,
+    PutResult,
+    WriteHeaders,
+)
+from s3mount.store.errors import (
     InvalidPart,
     NoSuchUpload,
     NotFound,
-    PutResult,
     StoreError,
-    WriteHeaders,
 )
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView, FileBody, ReadBase

@@ -14,10 +14,10 @@ from s3mount.store.base import (
     ObjectInfo,
     ObjectStore,
     Part,
-    PreconditionFailed,
     PutResult,
     WriteHeaders,
 )
+from s3mount.store.errors import PreconditionFailed
 from s3mount.store.integrity import multipart_etag
 from s3mount.writeback.doubts import Sent
 from s3mount.writeback.parallel import all_of

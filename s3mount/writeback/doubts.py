@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 
 import trio
 
-from s3mount.store.base import ObjectInfo, ObjectStore, StoreError, WriteHeaders
+from s3mount.store.base import (
+    ObjectInfo,
+    ObjectStore,
+    WriteHeaders,
+)
+from s3mount.store.errors import StoreError
 from s3mount.store.retry import lost_attempts
 from s3mount.writeback.looking import find_ours, is_ours
 

@@ -14,12 +14,14 @@ import trio
 from s3mount.store import integrity
 from s3mount.store.base import (
     ListedObject,
-    NotFound,
     ObjectStore,
-    PreconditionFailed,
     PutResult,
-    StoreError,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
+    PreconditionFailed,
+    StoreError,
 )
 from s3mount.writeback.after_crash import AfterCrash, TreeLeft
 from s3mount.writeback.copier import PARTS_FROM, Copied, Copier

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import NoSuchUpload, StoreError
+from s3mount.store.errors import (
+    NoSuchUpload,
+    StoreError,
+)
 from s3mount.writeback.body import CommitSuperseded, FileBody
 
 if TYPE_CHECKING:

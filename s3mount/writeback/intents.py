@@ -22,7 +22,12 @@ from typing import Protocol
 import trio
 
 from s3mount.core.metadata import Attributes
-from s3mount.store.base import ALWAYS, Condition, PutResult, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    Condition,
+    PutResult,
+    WriteHeaders,
+)
 
 
 class Kind(Enum):

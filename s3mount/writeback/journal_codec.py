@@ -11,7 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from s3mount.core.metadata import NO_XATTRS, Attributes
-from s3mount.store.base import Condition, ObjectInfo, WriteHeaders
+from s3mount.store.base import (
+    Condition,
+    ObjectInfo,
+    WriteHeaders,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import ABSENT, Absent, Expected, Kind
 from s3mount.writeback.journal_records import (

@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s3mount.core.metadata import Attributes
-from s3mount.store.base import ALWAYS, Condition, ObjectInfo, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    Condition,
+    ObjectInfo,
+    WriteHeaders,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import Expected, Intent, Kind
 

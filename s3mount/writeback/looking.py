@@ -4,12 +4,14 @@ from collections.abc import Collection
 
 from s3mount.store.base import (
     Condition,
-    NotFound,
     ObjectInfo,
     ObjectStore,
-    PreconditionFailed,
     PutResult,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
+    PreconditionFailed,
 )
 
 # Metadata that no two writes have in common; a foreign object has an mtime of whole seconds alone.

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from s3mount.store.base import PreconditionFailed, PutResult, StoreError
+from s3mount.store.base import PutResult
+from s3mount.store.errors import (
+    PreconditionFailed,
+    StoreError,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.doubts import Doubts, Sent
 from s3mount.writeback.looking import find_ours

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import (
+from s3mount.store.errors import (
     EntityTooLarge,
     KeyTooLong,
     MetadataTooLarge,

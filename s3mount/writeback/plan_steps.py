@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import ObjectStore, StoreError
+from s3mount.store.base import ObjectStore
+from s3mount.store.errors import StoreError
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView
 from s3mount.writeback.part_table import SentPart

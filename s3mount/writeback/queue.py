@@ -8,7 +8,8 @@ from collections.abc import Callable, Container, Iterable
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import PutResult, StoreError
+from s3mount.store.base import PutResult
+from s3mount.store.errors import StoreError
 from s3mount.writeback.bookkeeping import Bookkeeper
 from s3mount.writeback.intents import (
     BatchDelete,

@@ -10,7 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import NoSuchUpload, ObjectStore, Part, StoreError, Upload
+from s3mount.store.base import (
+    ObjectStore,
+    Part,
+    Upload,
+)
+from s3mount.store.errors import (
+    NoSuchUpload,
+    StoreError,
+)
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import UploadRecord
 

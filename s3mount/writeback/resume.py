@@ -9,7 +9,11 @@ import trio
 from s3mount.core.errors import FilesystemError
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store import integrity
-from s3mount.store.base import Body, ObjectStore, Part
+from s3mount.store.base import (
+    Body,
+    ObjectStore,
+    Part,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import CommitSuperseded, FileBody
 from s3mount.writeback.chunk import CorruptSpool

@@ -8,7 +8,11 @@ import trio
 
 from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
-from s3mount.store.base import Capabilities, ObjectStore, WriteHeaders
+from s3mount.store.base import (
+    Capabilities,
+    ObjectStore,
+    WriteHeaders,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.doubts import Doubts

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from s3mount.store import base
+from s3mount.store import errors
 from s3mount.store.base import WriteHeaders
 from s3mount.store.open import open_store
 from tests.contract.test_objects import odd_keys
@@ -55,7 +55,7 @@ async def test_anyone_may_read_a_public_object_without_credentials(ceph_bucket: 
     ceph_bucket.put("private", b"data")
     store = open_store(ceph_bucket.config(anonymous=True, access_key=None, secret_key=None))
     assert (await store.get("public")).data == b"data"
-    with pytest.raises(base.AccessDenied):
+    with pytest.raises(errors.AccessDenied):
         await store.get("private")
     await store.aclose()
 

@@ -9,11 +9,13 @@ from botocore.exceptions import ClientError
 
 from s3mount.store.base import (
     Condition,
-    NotFound,
     ObjectStore,
-    PreconditionFailed,
     PutResult,
     WriteHeaders,
+)
+from s3mount.store.errors import (
+    NotFound,
+    PreconditionFailed,
 )
 from tests.servers import Bucket
 

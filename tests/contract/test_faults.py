@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3mount.store import base, retry
-from s3mount.store.base import Condition, ObjectStore, SlicedBody, WriteHeaders
+from s3mount.store import base, errors, retry
+from s3mount.store.base import (
+    Condition,
+    ObjectStore,
+    SlicedBody,
+    WriteHeaders,
+)
 from s3mount.store.open import open_store
 from tests.counting_proxy import (
     CountingProxy,
@@ -82,7 +87,7 @@ async def test_a_failure_that_lasts_is_raised_after_the_retries(
     store: ObjectStore, proxy: CountingProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy.inject("GetObject", answer(500, "InternalError", {"x-amz-request-id": "ID7"}), times=4)
-    with pytest.raises(base.ServerError) as caught:
+    with pytest.raises(errors.ServerError) as caught:
         await store.get("some key")
     assert proxy.counts["GetObject"] == 4
     assert (caught.value.status, caught.value.code) == (500, "InternalError")
@@ -114,7 +119,7 @@ async def test_another_hosts_object_is_not_taken_for_our_lost_put(
         return answer(500, "InternalError").before(seen)  # type: ignore[misc]
 
     proxy.inject("PutObject", Fault(before=overtaken))
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.put("k", b"mine", NOTHING, condition=Condition(absent=True))
     assert moto_bucket.get("k") == b"them"
 
@@ -136,7 +141,7 @@ async def test_a_complete_whose_answer_was_lost_is_looked_for(
 async def test_an_upload_that_was_never_there_is_no_success(store: ObjectStore) -> None:
     await store.put("k", b"data", NOTHING)
     part = base.Part(1, "8d777f385d3dfec8815d20f7496026dc", 4)
-    with pytest.raises(base.ServerError):  # moto's answer; the object there has another ETag
+    with pytest.raises(errors.ServerError):  # moto's answer; the object there has another ETag
         await store.complete_upload("k", "nonsense", [part])
 
 
@@ -155,14 +160,14 @@ async def test_errors_inside_a_200_are_errors(store: ObjectStore, proxy: Countin
     await store.copy("k", "copy")
     assert proxy.counts["CopyObject"] == 2
     proxy.inject("CopyObject", in_answer(INSIDE), times=FOREVER)
-    with pytest.raises(base.ServerError) as caught:
+    with pytest.raises(errors.ServerError) as caught:
         await store.copy("k", "copy")
     assert caught.value.ambiguous
     upload_id = await store.create_upload("big", NOTHING)
     parts = [await store.upload_part("big", upload_id, 1, b"data")]
     never = Fault(before=lambda seen: Reply("200 OK", [], INSIDE))
     proxy.inject("CompleteMultipartUpload", never, times=FOREVER)
-    with pytest.raises(base.ServerError):
+    with pytest.raises(errors.ServerError):
         await store.complete_upload("big", upload_id, parts)
 
 
@@ -171,7 +176,7 @@ async def test_a_copy_without_an_etag_is_not_believed(
 ) -> None:
     await store.put("k", b"data", NOTHING)
     proxy.inject("CopyObject", in_answer(b"<CopyObjectResult/>"), times=FOREVER)
-    with pytest.raises(base.CorruptAnswer):
+    with pytest.raises(errors.CorruptAnswer):
         await store.copy("k", "copy")
 
 
@@ -183,7 +188,7 @@ async def test_a_listing_that_is_cut_is_asked_for_again(
         proxy.inject("ListObjectsV2", fault, times=2)
         assert [found.key for found in (await store.list("")).objects] == ["k"]
     proxy.inject("ListObjectsV2", cut_xml, times=FOREVER)
-    with pytest.raises(base.CorruptAnswer):
+    with pytest.raises(errors.CorruptAnswer):
         await store.list("")
 
 
@@ -194,7 +199,7 @@ async def test_a_listing_that_repeats_its_token_is_corrupt(
         await store.put(key, b"", NOTHING)
     first = await store.list("", max_keys=1)
     proxy.inject("ListObjectsV2", repeat_token, times=FOREVER)
-    with pytest.raises(base.CorruptAnswer):
+    with pytest.raises(errors.CorruptAnswer):
         await store.list("", max_keys=1, token=first.next_token)
 
 
@@ -206,7 +211,7 @@ async def test_a_short_body_is_never_passed_on(store: ObjectStore, proxy: Counti
     proxy.inject("GetObject", short_body)
     assert (await store.get("k", 1000, 2000)).data == data[1000:3000]
     proxy.inject("GetObject", short_body, times=4)
-    with pytest.raises(base.CorruptAnswer):
+    with pytest.raises(errors.CorruptAnswer):
         await store.get("k")
 
 
@@ -235,7 +240,7 @@ async def test_a_service_that_ignores_ranges_and_if_match_is_cut_and_compared(
 
     proxy.inject("GetObject", Fault(before=whole), times=2)
     assert (await store.get("k", 2, 3, if_match=etag)).data == b"234"
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.get("k", 2, 3, if_match="0" * 32)
 
 
@@ -258,7 +263,7 @@ async def test_stored_bytes_that_differ_from_those_sent_are_noticed(
     await store.put("k", b"data", NOTHING)
     assert proxy.counts["PutObject"] == 4
     proxy.inject("PutObject", Fault(after=damaged), times=FOREVER)
-    with pytest.raises(base.CorruptAnswer, match="sent with MD5"):
+    with pytest.raises(errors.CorruptAnswer, match="sent with MD5"):
         await store.put("k", b"data", NOTHING)
 
 
@@ -272,7 +277,7 @@ async def test_failed_keys_of_a_batch_are_named_and_passing_ones_retried(
     proxy.inject("DeleteObjects", in_answer(f"<DeleteResult>{mixed}</DeleteResult>".encode()))
     [failed] = await store.delete_many(["a", "b", "c"])
     assert failed.key == "a"
-    assert isinstance(failed.error, base.AccessDenied)
+    assert isinstance(failed.error, errors.AccessDenied)
     assert proxy.counts["DeleteObjects"] == 2
 
 
@@ -296,9 +301,9 @@ async def test_silence_ends_with_the_read_timeout_and_the_deadline(
     )
     store = open_store(config)
     proxy.inject("HeadObject", hang(3.0), times=FOREVER)
-    with trio.fail_after(2.5), pytest.raises(base.TransientError) as caught:
+    with trio.fail_after(2.5), pytest.raises(errors.TransientError) as caught:
         await store.head("k")
-    assert isinstance(caught.value, base.DeadlineExceeded | base.ConnectionLost)
+    assert isinstance(caught.value, errors.DeadlineExceeded | errors.ConnectionLost)
     await store.aclose()
 
 
@@ -311,7 +316,7 @@ async def test_the_deadline_bounds_all_retries_together(
     )
     store = open_store(config)
     proxy.inject("PutObject", slow_down, times=1000)
-    with trio.fail_after(3), pytest.raises(base.DeadlineExceeded) as caught:
+    with trio.fail_after(3), pytest.raises(errors.DeadlineExceeded) as caught:
         await store.put("k", b"", NOTHING)
     assert caught.value.code == "SlowDown"
     await store.aclose()
@@ -323,9 +328,9 @@ async def test_all_goes_on_when_the_network_is_back(
     await store.put("k", b"data", NOTHING)
     proxy.down = True
     proxy.cut()
-    with pytest.raises(base.ConnectionLost):
+    with pytest.raises(errors.ConnectionLost):
         await store.get("k")
-    with pytest.raises(base.ConnectionLost):
+    with pytest.raises(errors.ConnectionLost):
         await store.delete_many(["k"])
     proxy.down = False
     assert (await store.get("k")).data == b"data"
@@ -352,24 +357,24 @@ async def test_bodies_are_framed_by_content_length_and_never_announced(
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (403, "AccessDenied", base.AccessDenied),
-        (403, "InvalidAccessKeyId", base.BadCredentials),
-        (403, "SignatureDoesNotMatch", base.BadCredentials),
-        (403, "RequestTimeTooSkewed", base.ClockSkewed),
-        (403, "QuotaExceeded", base.QuotaExceeded),
-        (403, "UserSuspended", base.AccessDenied),
-        (403, "InvalidObjectState", base.Archived),
-        (404, "NoSuchBucket", base.NoSuchBucket),
-        (404, "NoSuchKey", base.NotFound),
-        (400, "EntityTooLarge", base.EntityTooLarge),
-        (400, "KeyTooLongError", base.KeyTooLong),
-        (400, "InvalidObjectName", base.KeyTooLong),
-        (400, "MetadataTooLarge", base.MetadataTooLarge),
-        (501, "NotImplemented", base.NotImplementedByService),
-        (412, "PreconditionFailed", base.PreconditionFailed),
-        (409, "ConditionalRequestConflict", base.PreconditionFailed),
-        (400, "SomethingElse", base.InvalidRequest),
-        (507, "XMinioStorageFull", base.QuotaExceeded),
+        (403, "AccessDenied", errors.AccessDenied),
+        (403, "InvalidAccessKeyId", errors.BadCredentials),
+        (403, "SignatureDoesNotMatch", errors.BadCredentials),
+        (403, "RequestTimeTooSkewed", errors.ClockSkewed),
+        (403, "QuotaExceeded", errors.QuotaExceeded),
+        (403, "UserSuspended", errors.AccessDenied),
+        (403, "InvalidObjectState", errors.Archived),
+        (404, "NoSuchBucket", errors.NoSuchBucket),
+        (404, "NoSuchKey", errors.NotFound),
+        (400, "EntityTooLarge", errors.EntityTooLarge),
+        (400, "KeyTooLongError", errors.KeyTooLong),
+        (400, "InvalidObjectName", errors.KeyTooLong),
+        (400, "MetadataTooLarge", errors.MetadataTooLarge),
+        (501, "NotImplemented", errors.NotImplementedByService),
+        (412, "PreconditionFailed", errors.PreconditionFailed),
+        (409, "ConditionalRequestConflict", errors.PreconditionFailed),
+        (400, "SomethingElse", errors.InvalidRequest),
+        (507, "XMinioStorageFull", errors.QuotaExceeded),
     ],
 )
 async def test_final_errors_have_their_types_and_are_not_retried(
@@ -377,7 +382,7 @@ async def test_final_errors_have_their_types_and_are_not_retried(
     proxy: CountingProxy,
     status: int,
     code: str,
-    kind: type[base.StoreError],
+    kind: type[errors.StoreError],
 ) -> None:
     proxy.inject("PutObject", answer(status, code))
     with pytest.raises(kind) as caught:

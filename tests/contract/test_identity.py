@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.store import base
-from s3mount.store.base import ObjectStore, WriteHeaders
+from s3mount.store import errors
+from s3mount.store.base import (
+    ObjectStore,
+    WriteHeaders,
+)
 from s3mount.store.open import open_store
 from tests.counting_proxy import CountingProxy, answer
 from tests.servers import Bucket
@@ -102,7 +105,7 @@ async def test_expired_credentials_that_stay_the_same_are_refused(
     )
     store = open_store(config)
     proxy.inject("PutObject", answer(403, "ExpiredToken"), times=FOREVER)
-    with pytest.raises(base.BadCredentials):
+    with pytest.raises(errors.BadCredentials):
         await store.put("k", b"data", NOTHING)
     assert proxy.counts["PutObject"] == 1
     await store.aclose()
@@ -117,7 +120,7 @@ async def test_no_credentials_at_all_is_said_before_any_request(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     config = moto_bucket.config(endpoint_url=proxy.url, access_key=None, secret_key=None)
     store = open_store(config)
-    with pytest.raises(base.BadCredentials, match="credentials"):
+    with pytest.raises(errors.BadCredentials, match="credentials"):
         await store.check_bucket("")
     assert proxy.counts == {}
     await store.aclose()

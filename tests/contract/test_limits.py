@@ -27,8 +27,11 @@ import pytest
 import trio
 from botocore.exceptions import ClientError
 
-from s3mount.store import base
-from s3mount.store.base import Condition, WriteHeaders
+from s3mount.store import base, errors
+from s3mount.store.base import (
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.open import open_store
 from tests.servers import Bucket, CephServer
 
@@ -100,7 +103,7 @@ async def test_old_versions_are_read_by_their_ids(bucket: Bucket) -> None:
     assert first.version_id != second.version_id
     assert (await store.head("k")).version_id == second.version_id
     await store.delete("k")
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.get("k")
     old = await store.get("k", 1, 3, version_id=first.version_id)
     assert (old.data, dict(old.info.metadata)) == (b"irs", {"n": "1"})
@@ -266,7 +269,7 @@ async def test_a_bucket_over_its_quota_says_so(ceph: CephServer) -> None:
     ceph.execute("radosgw-admin", "quota", "set", *scope, "--max-objects=2")
     ceph.execute("radosgw-admin", "quota", "enable", *scope)
     store = open_store(bucket.config(state_dir=None, assume_conditional_writes=False))
-    with pytest.raises(base.QuotaExceeded):
+    with pytest.raises(errors.QuotaExceeded):
         for number in range(5):
             await store.put(f"k{number}", b"data", NOTHING)
     await store.aclose()
@@ -276,9 +279,9 @@ async def test_a_bucket_over_its_quota_says_so(ceph: CephServer) -> None:
 async def test_the_bucket_of_another_user_is_denied(ceph: CephServer, ceph_bucket: Bucket) -> None:
     stranger = Bucket(ceph.create_user("stranger"), ceph_bucket.name)
     store = open_store(stranger.config())
-    with pytest.raises(base.AccessDenied):
+    with pytest.raises(errors.AccessDenied):
         await store.check_bucket("")
-    with pytest.raises(base.AccessDenied):
+    with pytest.raises(errors.AccessDenied):
         await store.put("k", b"", NOTHING)
     # What cannot be probed gets the safe answers, without an error.
     assert await store.capabilities() == base.Capabilities()
@@ -287,9 +290,9 @@ async def test_the_bucket_of_another_user_is_denied(ceph: CephServer, ceph_bucke
 
 async def test_bad_credentials_and_a_missing_bucket_are_told_apart(ceph_bucket: Bucket) -> None:
     for overrides, expected in (
-        ({"access_key": "nobody"}, base.BadCredentials),
-        ({"secret_key": "wrong"}, base.BadCredentials),
-        ({"bucket": "no-such-bucket-here"}, base.NoSuchBucket),
+        ({"access_key": "nobody"}, errors.BadCredentials),
+        ({"secret_key": "wrong"}, errors.BadCredentials),
+        ({"bucket": "no-such-bucket-here"}, errors.NoSuchBucket),
     ):
         store = open_store(ceph_bucket.config(**overrides))
         with pytest.raises(expected) as caught:

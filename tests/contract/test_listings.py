@@ -2,8 +2,11 @@
 
 import pytest
 
-from s3mount.store import base
-from s3mount.store.base import ObjectStore, WriteHeaders
+from s3mount.store import errors
+from s3mount.store.base import (
+    ObjectStore,
+    WriteHeaders,
+)
 
 NOTHING = WriteHeaders()
 
@@ -92,7 +95,7 @@ async def test_more_than_1000_keys_are_listed_and_deleted_in_batches(store: Obje
     keys, _, pages = await all_pages(store, "many/", 1000)
     assert keys == names
     assert pages == 2
-    with pytest.raises(base.InvalidRequest):
+    with pytest.raises(errors.InvalidRequest):
         await store.delete_many(names)
     before = store.counts().get("DeleteObjects", 0)
     assert await store.delete_many(names[:1000]) == []

@@ -4,8 +4,13 @@ import time
 
 import pytest
 
-from s3mount.store import base
-from s3mount.store.base import Condition, ObjectStore, SlicedBody, WriteHeaders
+from s3mount.store import errors
+from s3mount.store.base import (
+    Condition,
+    ObjectStore,
+    SlicedBody,
+    WriteHeaders,
+)
 
 NOTHING = WriteHeaders()
 ODD_KEYS = [
@@ -96,18 +101,18 @@ async def test_odd_keys_can_be_copied_and_deleted_singly(
         await store.copy(key, "copy")
         assert (await store.get("copy")).data == key.encode()
         await store.delete(key)
-        with pytest.raises(base.NotFound):
+        with pytest.raises(errors.NotFound):
             await store.head(key)
 
 
 async def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
-    with pytest.raises(base.NotFound) as caught:
+    with pytest.raises(errors.NotFound) as caught:
         await store.head("missing")
     assert caught.value.key == "missing"
     assert not caught.value.transient
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.get("missing")
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.copy("missing", "target")
 
 
@@ -130,7 +135,7 @@ async def test_ranges_are_cut_at_the_end(store: ObjectStore) -> None:
 async def test_a_range_behind_the_end_is_invalid(store: ObjectStore) -> None:
     await store.put("k", b"0123456789", NOTHING)
     for start in (10, 11):
-        with pytest.raises(base.InvalidRange):
+        with pytest.raises(errors.InvalidRange):
             await store.get("k", start, 1)
 
 
@@ -140,7 +145,7 @@ async def test_an_empty_object_answers_no_bytes(store: ObjectStore) -> None:
         got = await store.get("empty", 0, length)
         assert (got.data, got.info.size) == (b"", 0)
         assert dict(got.info.metadata) == {"mode": "1"}
-    with pytest.raises(base.InvalidRange):
+    with pytest.raises(errors.InvalidRange):
         await store.get("empty", 1, 1)
 
 
@@ -148,15 +153,15 @@ async def test_get_if_match_refuses_another_version(store: ObjectStore) -> None:
     first = (await store.put("k", b"first", NOTHING)).etag
     assert (await store.get("k", if_match=first)).data == b"first"
     await store.put("k", b"second", NOTHING)
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.get("k", if_match=first)
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.get("k", 2, 2, if_match=first)
 
 
 async def test_get_if_none_match_tells_that_nothing_changed(store: ObjectStore) -> None:
     first = (await store.put("k", b"first", NOTHING)).etag
-    with pytest.raises(base.NotModified):
+    with pytest.raises(errors.NotModified):
         await store.get("k", if_none_match=first)
     await store.put("k", b"second", NOTHING)
     assert (await store.get("k", if_none_match=first)).data == b"second"
@@ -192,10 +197,10 @@ async def test_conditions_are_honoured_where_the_capabilities_say_so(store: Obje
     assert can.put_if_absent
     assert can.put_if_match
     first = await store.put("k", b"first", NOTHING, condition=Condition(absent=True))
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.put("k", b"other", NOTHING, condition=Condition(absent=True))
     second = await store.put("k", b"second", NOTHING, condition=Condition(etag=first.etag))
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.put("k", b"third", NOTHING, condition=Condition(etag=first.etag))
     got = await store.get("k")
     assert (got.data, got.info.etag) == (b"second", second.etag)
@@ -204,7 +209,7 @@ async def test_conditions_are_honoured_where_the_capabilities_say_so(store: Obje
 async def test_if_match_on_a_key_that_vanished_fails(store: ObjectStore) -> None:
     etag = (await store.put("k", b"first", NOTHING)).etag
     await store.delete("k")
-    with pytest.raises((base.PreconditionFailed, base.NotFound)):
+    with pytest.raises((errors.PreconditionFailed, errors.NotFound)):
         await store.put("k", b"second", NOTHING, condition=Condition(etag=etag))
 
 
@@ -240,18 +245,18 @@ async def test_a_copy_onto_itself_replaces_metadata_and_headers(store: ObjectSto
 async def test_a_copy_of_another_version_is_refused(store: ObjectStore) -> None:
     etag = (await store.put("source", b"first", NOTHING)).etag
     await store.put("source", b"second", NOTHING)
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.copy("source", "target", source_etag=etag)
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.head("target")
 
 
 async def test_a_key_over_1024_bytes_is_refused_before_any_request(store: ObjectStore) -> None:
     before = dict(store.counts())
     for key in ("x" * 1025, "ü" * 513):
-        with pytest.raises(base.KeyTooLong):
+        with pytest.raises(errors.KeyTooLong):
             await store.put(key, b"", NOTHING)
-        with pytest.raises(base.KeyTooLong):
+        with pytest.raises(errors.KeyTooLong):
             await store.head(key)
     assert dict(store.counts()) == before
 
@@ -260,9 +265,9 @@ async def test_metadata_over_2_kib_is_refused_before_any_request(store: ObjectSt
     await store.put("k", b"", WriteHeaders({"xattr": "x" * 2000}))
     assert (await store.head("k")).metadata["xattr"] == "x" * 2000
     before = dict(store.counts())
-    with pytest.raises(base.MetadataTooLarge):
+    with pytest.raises(errors.MetadataTooLarge):
         await store.put("k", b"", WriteHeaders({"xattr": "x" * 2048}))
-    with pytest.raises(base.MetadataTooLarge):
+    with pytest.raises(errors.MetadataTooLarge):
         await store.copy("k", "k", replace=WriteHeaders({"xattr": "x" * 2048}))
     assert dict(store.counts()) == before
 
@@ -270,7 +275,7 @@ async def test_metadata_over_2_kib_is_refused_before_any_request(store: ObjectSt
 async def test_requests_are_counted_by_name(store: ObjectStore) -> None:
     await store.put("k", b"12345", NOTHING)
     await store.get("k", 0, 3)
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.head("missing")
     counts = store.counts()
     assert counts["PutObject"] == counts["GetObject"] == counts["HeadObject"] == 1

@@ -2,8 +2,14 @@
 
 import pytest
 
-from s3mount.store import base
-from s3mount.store.base import Condition, ObjectStore, Part, SlicedBody, WriteHeaders
+from s3mount.store import errors
+from s3mount.store.base import (
+    Condition,
+    ObjectStore,
+    Part,
+    SlicedBody,
+    WriteHeaders,
+)
 
 NOTHING = WriteHeaders()
 MIB = 1024 * 1024
@@ -22,7 +28,7 @@ async def upload(store: ObjectStore, key: str, bodies: list[bytes]) -> tuple[str
 async def test_parts_become_one_object_with_its_headers(store: ObjectStore) -> None:
     headers = WriteHeaders({"mode": "33188"}, {"content-type": "video/mp4"})
     upload_id = await store.create_upload("big", headers)
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.head("big")
     body = SlicedBody(6 * MIB, lambda offset, length: b"s" * length, MIB)
     second = await store.upload_part("big", upload_id, 2, body)
@@ -85,7 +91,7 @@ async def test_a_part_of_another_version_is_refused(store: ObjectStore) -> None:
     etag = (await store.put("source", b"first", NOTHING)).etag
     await store.put("source", b"second", NOTHING)
     upload_id = await store.create_upload("target", NOTHING)
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.upload_part_copy("target", upload_id, 1, "source", 0, 5, source_etag=etag)
     assert list(await store.list_parts("target", upload_id)) == []
 
@@ -95,29 +101,29 @@ async def test_an_aborted_upload_is_gone(store: ObjectStore) -> None:
     await store.abort_upload("k", upload_id)
     await store.abort_upload("k", upload_id)  # not there any more: as good as aborted
     assert await store.list_uploads("") == []
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.head("k")
 
 
 async def test_the_parts_of_an_unknown_upload_are_not_listed(store: ObjectStore) -> None:
     upload_id, _ = await upload(store, "k", [b"data"])
     await store.abort_upload("k", upload_id)
-    with pytest.raises(base.NoSuchUpload):
+    with pytest.raises(errors.NoSuchUpload):
         await store.list_parts("k", upload_id)
 
 
 async def test_completing_with_a_wrong_etag_is_an_invalid_part(store: ObjectStore) -> None:
     upload_id, [part] = await upload(store, "k", [b"data"])
     wrong = Part(part.number, "0" * 32, part.size)
-    with pytest.raises(base.InvalidPart):
+    with pytest.raises(errors.InvalidPart):
         await store.complete_upload("k", upload_id, [wrong])
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.head("k")
 
 
 async def test_small_parts_but_the_last_are_refused(store: ObjectStore) -> None:
     upload_id, parts = await upload(store, "k", [b"small", b"last"])
-    with pytest.raises(base.InvalidRequest) as caught:
+    with pytest.raises(errors.InvalidRequest) as caught:
         await store.complete_upload("k", upload_id, parts)
     assert caught.value.code == "EntityTooSmall"
 
@@ -133,7 +139,7 @@ async def test_complete_heeds_conditions_where_the_capabilities_say_so(
     ):
         upload_id, parts = await upload(store, "k", [b"new"])
         if honoured:
-            with pytest.raises(base.PreconditionFailed):
+            with pytest.raises(errors.PreconditionFailed):
                 await store.complete_upload("k", upload_id, parts, condition=condition)
             assert (await store.head("k")).etag == etag
         else:
@@ -154,5 +160,5 @@ async def test_leaving_parts_out_works_where_the_capabilities_say_so(store: Obje
         await store.complete_upload("k", upload_id, parts[:1])
         assert (await store.get("k")).data == b"one"
     else:
-        with pytest.raises(base.InvalidPart):
+        with pytest.raises(errors.InvalidPart):
             await store.complete_upload("k", upload_id, parts[:1])

@@ -7,8 +7,12 @@ import pytest
 from trio.testing import MockClock
 
 from s3mount.core.config import StoreConfig
-from s3mount.store import base
-from s3mount.store.base import ALWAYS, Condition, WriteHeaders
+from s3mount.store import base, errors
+from s3mount.store.base import (
+    ALWAYS,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 from s3mount.store.s3 import S3Store
 from tests.counting_proxy import Fault, Reply, Seen
@@ -122,7 +126,7 @@ async def test_a_complete_whose_object_is_another_is_not_believed(
         return Reply("200 OK", [], body.encode())
 
     once.set("CompleteMultipartUpload", Fault(before=never_made))
-    with pytest.raises(base.CorruptAnswer, match="not our object there"):
+    with pytest.raises(errors.CorruptAnswer, match="not our object there"):
         await store.complete_upload("k", upload_id, parts)
 
 

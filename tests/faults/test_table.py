@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from s3mount.core.errors import FilesystemError
 from s3mount.fuse.errno import describe, errno_of
-from s3mount.store.base import StoreError
+from s3mount.store.errors import StoreError
 from tests.counting_proxy import (
     Fault,
     Reply,

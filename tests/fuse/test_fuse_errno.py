@@ -6,32 +6,32 @@ import pytest
 
 from s3mount.core.errors import FilesystemError
 from s3mount.fuse.errno import cause_of, describe, errno_of, is_expected
-from s3mount.store import base
+from s3mount.store import errors
 
 
 @pytest.mark.parametrize(
     ("kind", "number"),
     [
-        (base.NotFound, errno.ENOENT),
-        (base.AccessDenied, errno.EACCES),
-        (base.BadCredentials, errno.EACCES),
-        (base.ClockSkewed, errno.EACCES),
-        (base.QuotaExceeded, errno.EDQUOT),
-        (base.PreconditionFailed, errno.ESTALE),
-        (base.Archived, errno.EIO),
-        (base.EntityTooLarge, errno.EFBIG),
-        (base.KeyTooLong, errno.ENAMETOOLONG),
-        (base.MetadataTooLarge, errno.ENOSPC),
-        (base.DeadlineExceeded, errno.ETIMEDOUT),
-        (base.ConnectionLost, errno.EIO),
-        (base.SlowDown, errno.EIO),
-        (base.CorruptAnswer, errno.EIO),
-        (base.NoSuchBucket, errno.EIO),
-        (base.InvalidRequest, errno.EIO),
-        (base.NotImplementedByService, errno.EIO),
+        (errors.NotFound, errno.ENOENT),
+        (errors.AccessDenied, errno.EACCES),
+        (errors.BadCredentials, errno.EACCES),
+        (errors.ClockSkewed, errno.EACCES),
+        (errors.QuotaExceeded, errno.EDQUOT),
+        (errors.PreconditionFailed, errno.ESTALE),
+        (errors.Archived, errno.EIO),
+        (errors.EntityTooLarge, errno.EFBIG),
+        (errors.KeyTooLong, errno.ENAMETOOLONG),
+        (errors.MetadataTooLarge, errno.ENOSPC),
+        (errors.DeadlineExceeded, errno.ETIMEDOUT),
+        (errors.ConnectionLost, errno.EIO),
+        (errors.SlowDown, errno.EIO),
+        (errors.CorruptAnswer, errno.EIO),
+        (errors.NoSuchBucket, errno.EIO),
+        (errors.InvalidRequest, errno.EIO),
+        (errors.NotImplementedByService, errno.EIO),
     ],
 )
-def test_each_error_of_the_store_has_its_errno(kind: type[base.StoreError], number: int) -> None:
+def test_each_error_of_the_store_has_its_errno(kind: type[errors.StoreError], number: int) -> None:
     assert errno_of(kind("refused", operation="PutObject", key="k")) == number
 
 
@@ -47,14 +47,14 @@ def test_a_full_local_disk_is_told_and_any_other_bug_is_eio() -> None:
 
 
 def test_out_of_a_group_of_parallel_failures_one_answers_and_a_bug_comes_first() -> None:
-    denied = base.AccessDenied("no", operation="HeadObject", key="k")
+    denied = errors.AccessDenied("no", operation="HeadObject", key="k")
     bug = KeyError("bug")
     assert cause_of(ExceptionGroup("outer", [ExceptionGroup("inner", [denied])])) is denied
     assert cause_of(ExceptionGroup("outer", [denied, ExceptionGroup("inner", [bug])])) is bug
 
 
 def test_the_log_line_names_key_and_request_and_stays_one_line() -> None:
-    error = base.AccessDenied(
+    error = errors.AccessDenied(
         "Access\nDenied",
         operation="PutObject",
         key="a/b",
@@ -69,6 +69,6 @@ def test_the_log_line_names_key_and_request_and_stays_one_line() -> None:
 
 
 def test_an_archived_object_comes_with_the_command_that_restores_it() -> None:
-    error = base.Archived("in Glacier", operation="GetObject", key="old/data")
+    error = errors.Archived("in Glacier", operation="GetObject", key="old/data")
     line = describe(error, "my-bucket")
     assert "restore-object --bucket my-bucket --key 'old/data'" in line

@@ -16,7 +16,7 @@ from s3mount.core.metadata import Attributes
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.stat import OpenResult, Stat, StatFs
 from s3mount.fuse.operations import Operations
-from s3mount.store import base
+from s3mount.store import errors
 
 CTX = cast(pyfuse3.RequestContext, SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22))
 INODE = pyfuse3.InodeT(7)
@@ -129,7 +129,7 @@ def test_no_handler_of_pyfuse3_is_left_unwrapped() -> None:
 async def test_an_expected_failure_is_one_warning_with_key_and_request_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    error = base.AccessDenied("no", operation="PutObject", key="k", status=403, request_id="R1")
+    error = errors.AccessDenied("no", operation="PutObject", key="k", status=403, request_id="R1")
     ops, _ = operations(error)
     with pytest.raises(pyfuse3.FUSEError) as raised:
         await ops.flush(HANDLE)
@@ -165,7 +165,7 @@ async def test_a_conflict_at_close_is_told_but_the_retry_of_an_open_is_not(
 
 
 async def test_failures_of_parallel_tasks_are_answered_with_the_expected_one() -> None:
-    ops, _ = operations(ExceptionGroup("nursery", [base.QuotaExceeded("full", key="k")]))
+    ops, _ = operations(ExceptionGroup("nursery", [errors.QuotaExceeded("full", key="k")]))
     with pytest.raises(pyfuse3.FUSEError) as raised:
         await ops.write(HANDLE, 0, b"x")
     assert raised.value.errno == errno.EDQUOT

@@ -19,7 +19,7 @@ import trio
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.build import open_filesystem
-from s3mount.store.base import ConnectionLost
+from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.journal_records import JournalContents
 from tests.model.bucket import files, leftovers

@@ -19,7 +19,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.conflict import conflict_name, free_name
 from s3mount.filesystem.filesystem import FileSystem
-from s3mount.store import base
+from s3mount.store import errors
 from s3mount.store.base import Capabilities
 from s3mount.store.memory import (
     ALL_CAPABILITIES,
@@ -330,7 +330,7 @@ async def test_leaving_waits_until_a_killed_writers_bytes_are_beside(
             await trio.sleep(2)
             if failures:
                 failures -= 1
-                raise base.AccessDenied("", operation=operation, key=key)
+                raise errors.AccessDenied("", operation=operation, key=key)
 
     bench.store.before = slow
     await bench.fs.write(writer, 0, b"OUR")
@@ -420,7 +420,7 @@ async def test_an_outage_while_the_bytes_are_put_beside_leaves_them_whole(
         nonlocal left
         if ".conflict-" in key and operation in {"UploadPart", "CompleteMultipartUpload"} and left:
             left -= 1
-            raise base.ConnectionLost("", operation=operation, key=key)
+            raise errors.ConnectionLost("", operation=operation, key=key)
 
     bench.store.before = refuse
     await fails_with(errno.ESTALE, bench.fs.flush(writer))

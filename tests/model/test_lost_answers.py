@@ -11,7 +11,8 @@ from trio.testing import MockClock
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.store import base
-from s3mount.store.base import Capabilities, ConnectionLost
+from s3mount.store.base import Capabilities
+from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import (
     ALL_CAPABILITIES,
     CEPH_CAPABILITIES,

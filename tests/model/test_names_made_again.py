@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
-from s3mount.store.base import ConnectionLost
+from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from tests.model.bucket import contents, leftovers
 from tests.model.mounted import KIB, TTL, UID, Client, mounted, with_writeback

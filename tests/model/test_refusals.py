@@ -10,7 +10,12 @@ from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import AccessDenied, ConnectionLost, QuotaExceeded, StoreError
+from s3mount.store.errors import (
+    AccessDenied,
+    ConnectionLost,
+    QuotaExceeded,
+    StoreError,
+)
 from s3mount.store.memory import MemoryStore
 from tests.model.bucket import contents, leftovers
 from tests.model.mounted import Client, memory_store, mounted

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import ConnectionLost
+from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.intents import Intent
 from s3mount.writeback.spooled_file import SpooledFile

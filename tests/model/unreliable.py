@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 import trio
 
 from s3mount.store import base
-from s3mount.store.base import ALWAYS, Body, Condition, ConnectionLost, StoreError, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    Body,
+    Condition,
+    WriteHeaders,
+)
+from s3mount.store.errors import (
+    ConnectionLost,
+    StoreError,
+)
 from s3mount.store.memory import MemoryStore
 from tests.model.mounted import KIB, service_clock, ticking
 

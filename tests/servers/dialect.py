@@ -14,8 +14,12 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from s3mount.store import base, integrity
-from s3mount.store.base import KEPT_HEADERS, Condition, WriteHeaders
+from s3mount.store import base, errors, integrity
+from s3mount.store.base import (
+    KEPT_HEADERS,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.memory import MemoryStore
 from s3mount.store.memory_bucket import StoredObject
 from tests.counting_proxy import Reply, error_reply, operation_of
@@ -23,15 +27,15 @@ from tests.counting_proxy import Reply, error_reply, operation_of
 _META = "x-amz-meta-"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _STORED = (*KEPT_HEADERS, "x-amz-tagging", "x-amz-acl")
-_STATUS: dict[type[base.StoreError], tuple[int, str]] = {
-    base.NotFound: (404, "NoSuchKey"),
-    base.NoSuchUpload: (404, "NoSuchUpload"),
-    base.NoSuchBucket: (404, "NoSuchBucket"),
-    base.PreconditionFailed: (412, "PreconditionFailed"),
-    base.InvalidRange: (416, "InvalidRange"),
-    base.InvalidPart: (400, "InvalidPart"),
-    base.EntityTooLarge: (400, "EntityTooLarge"),
-    base.InvalidRequest: (400, "InvalidRequest"),
+_STATUS: dict[type[errors.StoreError], tuple[int, str]] = {
+    errors.NotFound: (404, "NoSuchKey"),
+    errors.NoSuchUpload: (404, "NoSuchUpload"),
+    errors.NoSuchBucket: (404, "NoSuchBucket"),
+    errors.PreconditionFailed: (412, "PreconditionFailed"),
+    errors.InvalidRange: (416, "InvalidRange"),
+    errors.InvalidPart: (400, "InvalidPart"),
+    errors.EntityTooLarge: (400, "EntityTooLarge"),
+    errors.InvalidRequest: (400, "InvalidRequest"),
 }
 
 Headers = dict[str, str]  # names in lower case
@@ -70,7 +74,7 @@ class Dialect:
             reply = self._carry_out(operation, Asked(key, query, headers, body))
         except _Refused as refused:
             reply = error_reply(refused.status, refused.code)
-        except base.StoreError as error:
+        except errors.StoreError as error:
             status, code = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
             reply = error_reply(status, error.code or code)
         if method == "HEAD" and not reply.status.startswith("2"):

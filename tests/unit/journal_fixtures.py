@@ -7,7 +7,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from s3mount.core.metadata import NO_XATTRS, Attributes
-from s3mount.store.base import Condition, ObjectInfo, WriteHeaders
+from s3mount.store.base import (
+    Condition,
+    ObjectInfo,
+    WriteHeaders,
+)
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import ABSENT, Intent, Kind
 from s3mount.writeback.journal import Journal

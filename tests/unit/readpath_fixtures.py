@@ -12,9 +12,7 @@ import trio.testing
 from s3mount.core.config import ReadConfig
 from s3mount.readpath.read_path import ReadPath
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import (
-    GetResult,
-)
+from s3mount.store.base import GetResult
 from s3mount.store.memory import MemoryStore
 
 

@@ -7,7 +7,10 @@ import pytest
 
 from s3mount.core.metadata import Attributes, encode
 from s3mount.store import integrity
-from s3mount.store.base import ALWAYS, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    WriteHeaders,
+)
 from s3mount.store.memory import NO_CAPABILITIES, MemoryStore
 from s3mount.writeback.looking import find_ours
 

@@ -4,7 +4,10 @@ import pytest
 import trio
 
 from s3mount.namespace.outage import AGAIN, PATIENCE, Outage
-from s3mount.store.base import ConnectionLost, NotFound
+from s3mount.store.errors import (
+    ConnectionLost,
+    NotFound,
+)
 
 
 async def test_news_that_come_are_waited_for(autojump_clock: trio.abc.Clock) -> None:

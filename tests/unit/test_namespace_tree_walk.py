@@ -130,7 +130,7 @@ async def test_an_error_in_the_walk_is_no_error_of_the_reader() -> None:
     failed: list[str] = []
 
     def fail(operation: str, key: str) -> None:
-        from s3mount.store.base import ServerError
+        from s3mount.store.errors import ServerError
 
         if operation == "ListObjectsV2" and key == "" and failed:
             raise ServerError("no")

@@ -10,7 +10,7 @@ import trio.testing
 from s3mount.core.config import KIB, MIB
 from s3mount.core.errors import FilesystemError
 from s3mount.readpath.remote import RemoteObject
-from s3mount.store.base import (
+from s3mount.store.errors import (
     CorruptAnswer,
     ServerError,
 )

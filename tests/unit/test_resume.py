@@ -11,7 +11,11 @@ import trio
 import trio.testing
 
 from s3mount.core.errors import FilesystemError
-from s3mount.store.base import NoSuchUpload, Part, ServerError
+from s3mount.store.base import Part
+from s3mount.store.errors import (
+    NoSuchUpload,
+    ServerError,
+)
 from s3mount.store.memory import ALL_CAPABILITIES, MemoryStore
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.chunk import CorruptSpool

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from s3mount.core.config import StoreConfig
-from s3mount.store import base
+from s3mount.store import errors
 from s3mount.store.base import Capabilities
 from s3mount.store.capabilities import CapabilityProbe, Known
 
@@ -14,14 +14,14 @@ FOUND = Known(Capabilities(put_if_absent=True, checks_md5=True), quoted_if_match
 
 
 class Service:
-    def __init__(self, *errors: base.StoreError) -> None:
-        self.errors = list(errors)
+    def __init__(self, *failures: errors.StoreError) -> None:
+        self.failures = list(failures)
         self.prefixes: list[str] = []
 
     async def probe(self, prefix: str) -> Known:
         self.prefixes.append(prefix)
-        if self.errors:
-            raise self.errors.pop(0)
+        if self.failures:
+            raise self.failures.pop(0)
         return FOUND
 
 
@@ -59,7 +59,7 @@ async def test_another_bucket_or_endpoint_is_probed_anew(tmp_path: Path) -> None
 
 
 async def test_a_failed_probe_is_safe_and_not_remembered(tmp_path: Path) -> None:
-    service = Service(base.AccessDenied("no"))
+    service = Service(errors.AccessDenied("no"))
     probe = CapabilityProbe(config(tmp_path), service.probe)
     assert await probe.known() == await probe.known() == Known()
     assert len(service.prefixes) == 1  # not asked again at every call

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from s3mount.store import base
+from s3mount.store import base, errors
 from s3mount.store.answers import error_for, http_date, iso_date
 from s3mount.store.listing import (
     delete_body,
@@ -104,7 +104,7 @@ def test_raw_keys_that_xml_forbids_are_left_out_not_breaking_the_rest(raw: bytes
 def test_a_cut_listing_is_always_refused(end: int) -> None:
     body = listing([f"key{number}" for number in range(10)], ["a/"], token="t")
     if end < len(body):
-        with pytest.raises(base.CorruptAnswer):
+        with pytest.raises(errors.CorruptAnswer):
             read(body[:end])
 
 
@@ -119,7 +119,7 @@ def test_a_listing_that_is_none_or_contradicts_itself_is_refused() -> None:
         (b"<html><body>Welcome</body></html>", None),
         (b"", None),
     ):
-        with pytest.raises(base.CorruptAnswer):
+        with pytest.raises(errors.CorruptAnswer):
             read(body, token)
 
 
@@ -147,10 +147,10 @@ def test_failed_deletes_are_told_by_key_and_code() -> None:
     body = f"<DeleteResult {NAMESPACE}><Deleted><Key>x</Key></Deleted>{error}{gone}</DeleteResult>"
     [failure] = parse_delete(body.encode())
     assert failure.key == "a&b"
-    assert isinstance(failure.error, base.AccessDenied)
-    with pytest.raises(base.CorruptAnswer):
+    assert isinstance(failure.error, errors.AccessDenied)
+    with pytest.raises(errors.CorruptAnswer):
         parse_delete(body.encode()[:-5])
-    with pytest.raises(base.SlowDown):
+    with pytest.raises(errors.SlowDown):
         parse_delete(b"<Error><Code>SlowDown</Code></Error>")
 
 
@@ -177,14 +177,14 @@ def test_dates_are_whole_seconds_and_nonsense_is_zero() -> None:
 
 def test_an_error_without_a_body_is_typed_by_its_status() -> None:
     for status, kind in (
-        (403, base.AccessDenied),
-        (404, base.NotFound),
-        (412, base.PreconditionFailed),
-        (416, base.InvalidRange),
-        (429, base.SlowDown),
-        (503, base.SlowDown),
-        (500, base.ServerError),
-        (418, base.InvalidRequest),
+        (403, errors.AccessDenied),
+        (404, errors.NotFound),
+        (412, errors.PreconditionFailed),
+        (416, errors.InvalidRange),
+        (429, errors.SlowDown),
+        (503, errors.SlowDown),
+        (500, errors.ServerError),
+        (418, errors.InvalidRequest),
     ):
         assert type(error_for("HeadObject", "k", status, "", "", "")) is kind
-    assert type(error_for("ListObjectsV2", "", 404, "", "", "")) is base.NoSuchBucket
+    assert type(error_for("ListObjectsV2", "", 404, "", "", "")) is errors.NoSuchBucket

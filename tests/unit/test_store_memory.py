@@ -4,8 +4,12 @@ import hashlib
 
 import pytest
 
-from s3mount.store import base
-from s3mount.store.base import Capabilities, Condition, WriteHeaders
+from s3mount.store import base, errors
+from s3mount.store.base import (
+    Capabilities,
+    Condition,
+    WriteHeaders,
+)
 from s3mount.store.integrity import digest_for, multipart_etag
 from s3mount.store.memory import CEPH_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 
@@ -41,15 +45,15 @@ async def test_hooks_see_every_request_and_may_fail_it_before_or_after() -> None
     async def before(operation: str, key: str) -> None:
         seen.append((operation, key))
         if key == "early":
-            raise base.ConnectionLost("injected", ambiguous=True)
+            raise errors.ConnectionLost("injected", ambiguous=True)
 
     def after(operation: str, key: str) -> None:
         if key == "late":
-            raise base.ConnectionLost("injected", ambiguous=True)
+            raise errors.ConnectionLost("injected", ambiguous=True)
 
     store = MemoryStore(before=before, after=after)
     for key in ("early", "late"):
-        with pytest.raises(base.ConnectionLost):
+        with pytest.raises(errors.ConnectionLost):
             await store.put(key, b"", NOTHING)
     await store.list("p/")
     assert set(store.objects) == {"late"}
@@ -65,7 +69,7 @@ async def test_a_service_without_capabilities_ignores_conditions() -> None:
         await store.complete_upload("k", upload_id, [part], condition=Condition(absent=True))
         assert store.objects["k"].data == b"2"
     assert (await store.capabilities()) == CEPH_CAPABILITIES
-    with pytest.raises(base.PreconditionFailed):
+    with pytest.raises(errors.PreconditionFailed):
         await store.put("k", b"3", NOTHING, condition=Condition(absent=True))
 
 
@@ -74,11 +78,11 @@ async def test_a_versioned_bucket_keeps_what_was_replaced() -> None:
     first = await store.put("k", b"first", NOTHING)
     second = await store.put("k", b"second", NOTHING)
     await store.delete("k")
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.get("k")
     assert (await store.get("k", version_id=first.version_id)).data == b"first"
     assert (await store.head("k", version_id=second.version_id)).size == 6
-    with pytest.raises(base.NotFound):
+    with pytest.raises(errors.NotFound):
         await store.get("k", version_id="nonsense")
 
 
@@ -87,7 +91,7 @@ async def test_archived_objects_show_but_do_not_open() -> None:
     store.put_foreign("k", b"data", headers={"x-amz-storage-class": "GLACIER"})
     assert (await store.head("k")).headers["x-amz-storage-class"] == "GLACIER"
     assert (await store.list("")).objects[0].storage_class == "GLACIER"
-    with pytest.raises(base.Archived):
+    with pytest.raises(errors.Archived):
         await store.get("k")
 
 
@@ -109,23 +113,23 @@ async def test_rules_of_uploads_are_enforced() -> None:
     upload_id = await store.create_upload("k", NOTHING)
     parts = [await store.upload_part("k", upload_id, n, b"x") for n in (1, 2)]
     for wrong, kind in (
-        ([], base.InvalidRequest),
-        (parts[::-1], base.InvalidRequest),
-        (parts, base.InvalidRequest),  # the first is too small
-        ([base.Part(3, parts[0].etag, 1)], base.InvalidPart),
-        ([base.Part(1, "0" * 32, 1)], base.InvalidPart),
+        ([], errors.InvalidRequest),
+        (parts[::-1], errors.InvalidRequest),
+        (parts, errors.InvalidRequest),  # the first is too small
+        ([base.Part(3, parts[0].etag, 1)], errors.InvalidPart),
+        ([base.Part(1, "0" * 32, 1)], errors.InvalidPart),
     ):
         with pytest.raises(kind):
             await store.complete_upload("k", upload_id, wrong)
-    with pytest.raises(base.InvalidRequest):
+    with pytest.raises(errors.InvalidRequest):
         await store.upload_part("k", upload_id, 10_001, b"x")
     for other_key, other_id in (("other", upload_id), ("k", "nonsense")):
-        with pytest.raises(base.NoSuchUpload):
+        with pytest.raises(errors.NoSuchUpload):
             await store.complete_upload(other_key, other_id, parts[:1])
-        with pytest.raises(base.NoSuchUpload):
+        with pytest.raises(errors.NoSuchUpload):
             await store.list_parts(other_key, other_id)
     await store.abort_upload("k", "nonsense")
-    with pytest.raises(base.InvalidRange):
+    with pytest.raises(errors.InvalidRange):
         await store.put("s", b"12345", NOTHING)
         await store.upload_part_copy("k", upload_id, 3, "s", 3, 3)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trio
 
-from s3mount.store import base, quick_head
+from s3mount.store import errors, quick_head
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection
 from s3mount.store.open import open_store
@@ -80,7 +80,7 @@ async def test_many_at_once_take_a_connection_each_and_leave_them_for_the_next(
 
 async def test_a_missing_object_is_not_found(serve: Callable[..., TinyServer]) -> None:
     quick = quick_for(serve(b"HTTP/1.1 404 Not Found\r\nx-amz-request-id: r1\r\n\r\n"))
-    with pytest.raises(base.NotFound) as caught:
+    with pytest.raises(errors.NotFound) as caught:
         await quick.ask(HEAD)
     assert (caught.value.key, caught.value.request_id) == (HEAD.key, "r1")
     await quick.aclose()
@@ -202,7 +202,7 @@ async def test_an_unknown_authority_is_left_to_the_slow_way_which_tells_why(
     _, context = make_authority(tmp_path_factory.mktemp("tls"))
     server = serve(OK, context)
     store = open_store(config_for(server, "https"))
-    with pytest.raises(base.InvalidRequest, match="CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(errors.InvalidRequest, match="CERTIFICATE_VERIFY_FAILED"):
         await store.head("k")
     await store.aclose()
 

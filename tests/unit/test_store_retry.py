@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from s3mount.core.config import StoreConfig
-from s3mount.store import base, retry
+from s3mount.store import errors, retry
 from s3mount.store.call import Budget, Call, Lane
 from s3mount.store.counts import Counts
 from s3mount.store.limit import RECOVERY_SUCCESSES, AdaptiveLimiter, Lanes
@@ -24,15 +24,15 @@ def call(run: Callable[[float], Any] = lambda deadline: "done", **fields: Any) -
 class Script:
     """Attempts that fail as told, one after the other, then succeed."""
 
-    def __init__(self, *errors: base.StoreError) -> None:
-        self.errors = list(errors)
+    def __init__(self, *failures: errors.StoreError) -> None:
+        self.failures = list(failures)
         self.times: list[float] = []
 
     async def attempt(self, made: Call[Any], budget: Budget) -> Any:
         await trio.lowlevel.checkpoint()
         self.times.append(trio.current_time())
-        if self.errors:
-            raise self.errors.pop(0)
+        if self.failures:
+            raise self.failures.pop(0)
         return "done"
 
 
@@ -42,7 +42,7 @@ def retrier(script: Script, counts: Counts | None = None, **fields: Any) -> Retr
 
 
 async def test_waits_grow_from_attempt_to_attempt(autojump_clock: MockClock) -> None:
-    script = Script(*[base.ServerError("") for _ in range(5)])
+    script = Script(*[errors.ServerError("") for _ in range(5)])
     counts = Counts()
     assert await retrier(script, counts).perform(call()) == "done"
     waits = [after - before for before, after in zip(script.times, script.times[1:], strict=False)]
@@ -51,29 +51,29 @@ async def test_waits_grow_from_attempt_to_attempt(autojump_clock: MockClock) -> 
 
 
 def test_waits_are_spread_bounded_and_longer_after_slow_down() -> None:
-    lost, slow = base.ConnectionLost(""), base.SlowDown("")
+    lost, slow = errors.ConnectionLost(""), errors.SlowDown("")
     assert backoff(3, lost, 0.0) == pytest.approx(backoff(3, lost, 1.0) / 2)
     assert backoff(0, slow, 0.5) > 3 * backoff(0, lost, 0.5)
     assert backoff(1000, slow, 1.0) == retry.LONGEST_DELAY
 
 
 async def test_final_errors_are_raised_at_once(autojump_clock: MockClock) -> None:
-    script = Script(base.AccessDenied("no"))
-    with pytest.raises(base.AccessDenied):
+    script = Script(errors.AccessDenied("no"))
+    with pytest.raises(errors.AccessDenied):
         await retrier(script).perform(call())
     assert len(script.times) == 1
 
 
 async def test_the_last_error_is_raised_after_all_retries(autojump_clock: MockClock) -> None:
-    script = Script(*[base.ConnectionLost(str(number)) for number in range(9)])
-    with pytest.raises(base.ConnectionLost, match="3"):
+    script = Script(*[errors.ConnectionLost(str(number)) for number in range(9)])
+    with pytest.raises(errors.ConnectionLost, match="3"):
         await retrier(script, retries=3).perform(call())
     assert len(script.times) == 4
 
 
 async def test_the_deadline_covers_the_waits(autojump_clock: MockClock) -> None:
-    script = Script(*[base.SlowDown("", code="SlowDown") for _ in range(1000)])
-    with pytest.raises(base.DeadlineExceeded) as caught:
+    script = Script(*[errors.SlowDown("", code="SlowDown") for _ in range(1000)])
+    with pytest.raises(errors.DeadlineExceeded) as caught:
         await retrier(script, retries=1000, request_deadline=60.0).perform(call())
     assert 40 < trio.current_time() - script.times[0] <= 60
     assert caught.value.code == "SlowDown"
@@ -81,8 +81,8 @@ async def test_the_deadline_covers_the_waits(autojump_clock: MockClock) -> None:
 
 async def test_large_bodies_may_take_longer(autojump_clock: MockClock) -> None:
     started = trio.current_time()
-    script = Script(*[base.ConnectionLost("") for _ in range(1000)])
-    with pytest.raises(base.DeadlineExceeded):
+    script = Script(*[errors.ConnectionLost("") for _ in range(1000)])
+    with pytest.raises(errors.DeadlineExceeded):
         await retrier(script, retries=1000, request_deadline=10.0).perform(
             call(size=8 * 1024 * 1024)
         )
@@ -90,13 +90,13 @@ async def test_large_bodies_may_take_longer(autojump_clock: MockClock) -> None:
 
 
 async def test_an_error_after_an_ambiguous_attempt_is_ambiguous(autojump_clock: MockClock) -> None:
-    lost = base.ConnectionLost("", ambiguous=True)
-    with pytest.raises(base.PreconditionFailed) as caught:
-        await retrier(Script(lost, base.PreconditionFailed(""))).perform(call())
+    lost = errors.ConnectionLost("", ambiguous=True)
+    with pytest.raises(errors.PreconditionFailed) as caught:
+        await retrier(Script(lost, errors.PreconditionFailed(""))).perform(call())
     assert caught.value.ambiguous
-    unsent = base.ConnectionLost("", ambiguous=False)
-    with pytest.raises(base.PreconditionFailed) as caught:
-        await retrier(Script(unsent, base.PreconditionFailed(""))).perform(call())
+    unsent = errors.ConnectionLost("", ambiguous=False)
+    with pytest.raises(errors.PreconditionFailed) as caught:
+        await retrier(Script(unsent, errors.PreconditionFailed(""))).perform(call())
     assert not caught.value.ambiguous
 
 
@@ -104,8 +104,10 @@ async def test_a_failure_is_one_line_and_an_expected_answer_is_none(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    denied = base.AccessDenied("m", operation="PutObject", key="a\nb", status=403, request_id="R1")
-    for error in (denied, base.NotFound(""), base.PreconditionFailed("")):
+    denied = errors.AccessDenied(
+        "m", operation="PutObject", key="a\nb", status=403, request_id="R1"
+    )
+    for error in (denied, errors.NotFound(""), errors.PreconditionFailed("")):
         with pytest.raises(type(error)):
             await retrier(Script(error)).perform(call())
     [record] = caplog.records
@@ -134,11 +136,11 @@ def test_slow_down_halves_once_a_second_and_recovers_step_by_step() -> None:
 
 async def test_a_lane_that_slows_down_leaves_the_others_alone() -> None:
     def slow(deadline: float) -> None:
-        raise base.SlowDown("")
+        raise errors.SlowDown("")
 
     counts = Counts()
     lanes = Lanes(StoreConfig(bucket="b", transfer_concurrency=8), counts)
-    with pytest.raises(base.SlowDown):
+    with pytest.raises(errors.SlowDown):
         await lanes.attempt(call(slow, lane=Lane.TRANSFER), Budget(60))
     assert lanes.limiters[Lane.TRANSFER].total == 4
     assert lanes.limiters[Lane.METADATA].total == 64

@@ -14,7 +14,7 @@ import pytest
 
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
-from s3mount.store import base
+from s3mount.store import base, errors
 from s3mount.store.base import WriteHeaders
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint
@@ -77,7 +77,7 @@ def test_an_unknown_authority_is_refused_and_not_retried(
     serve: Callable[..., TinyServer], authority: tuple[Path, ssl.SSLContext]
 ) -> None:
     wire = wire_for(config_for(serve(context=authority[1]), "https"))
-    with pytest.raises(base.InvalidRequest, match="CERTIFICATE_VERIFY_FAILED") as caught:
+    with pytest.raises(errors.InvalidRequest, match="CERTIFICATE_VERIFY_FAILED") as caught:
         send(wire, GET)
     assert not caught.value.transient
     assert not caught.value.ambiguous
@@ -156,7 +156,7 @@ def test_a_server_that_is_not_there_leaves_no_doubt() -> None:
         bucket="b", endpoint_url=f"http://127.0.0.1:{port}", access_key="A", secret_key="S"
     )
     wire = wire_for(config)
-    with pytest.raises(base.ConnectionLost) as caught:
+    with pytest.raises(errors.ConnectionLost) as caught:
         send(wire, Request("PutObject", "PUT", "k", body=b"data"))
     assert not caught.value.ambiguous
     assert "refused" in str(caught.value)
@@ -175,7 +175,7 @@ def test_a_server_that_does_not_read_is_given_up() -> None:
         )
         wire = wire_for(config)
         started = time.monotonic()
-        with pytest.raises(base.ConnectionLost) as caught:
+        with pytest.raises(errors.ConnectionLost) as caught:
             send(wire, Request("UploadPart", "PUT", "k", body=bytes(50_000_000)))
         assert time.monotonic() - started < 3
         assert caught.value.ambiguous
@@ -189,7 +189,7 @@ def test_a_body_that_passes_the_deadline_is_given_up(serve: Callable[..., TinySe
 
     wire = wire_for(config_for(serve()))
     body = base.SlicedBody(100 * 1024, slow, 1024)
-    with pytest.raises(base.DeadlineExceeded):
+    with pytest.raises(errors.DeadlineExceeded):
         send(wire, Request("UploadPart", "PUT", "k", body=body), seconds=0.3)
     wire.close()
 
@@ -197,21 +197,21 @@ def test_a_body_that_passes_the_deadline_is_given_up(serve: Callable[..., TinySe
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (OK + b"da", base.ConnectionLost),  # then silence
-        (b"nonsense\r\n\r\n", base.ConnectionLost),
-        (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", base.ServerError),
-        (b"HTTP/1.1 503 Oops\r\nContent-Length: 4\r\n\r\nno!!", base.SlowDown),
-        (b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\n<<<<", base.AccessDenied),
+        (OK + b"da", errors.ConnectionLost),  # then silence
+        (b"nonsense\r\n\r\n", errors.ConnectionLost),
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", errors.ServerError),
+        (b"HTTP/1.1 503 Oops\r\nContent-Length: 4\r\n\r\nno!!", errors.SlowDown),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\n<<<<", errors.AccessDenied),
     ],
 )
 def test_nonsense_has_a_type(
-    serve: Callable[..., TinyServer], answer: bytes, kind: type[base.StoreError]
+    serve: Callable[..., TinyServer], answer: bytes, kind: type[errors.StoreError]
 ) -> None:
     wire = wire_for(config_for(serve(answer), read_timeout=0.2))
     with pytest.raises(kind) as caught:
         send(wire, GET)
     assert type(caught.value) is kind
-    assert caught.value.transient == (kind is not base.AccessDenied)
+    assert caught.value.transient == (kind is not errors.AccessDenied)
     wire.close()
 
 

@@ -9,13 +9,15 @@ import trio.testing
 
 from s3mount.core.errors import FilesystemError
 from s3mount.store.base import (
-    AccessDenied,
     Condition,
+    WriteHeaders,
+)
+from s3mount.store.errors import (
+    AccessDenied,
     ConnectionLost,
     NoSuchUpload,
     PreconditionFailed,
     ServerError,
-    WriteHeaders,
 )
 from s3mount.store.memory import CEPH_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 from s3mount.writeback.body import CommitSuperseded

@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3mount.store.base import ServerError
+from s3mount.store.errors import ServerError
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, MemoryStore
 from s3mount.writeback.body import CommitSuperseded
 from tests.unit.writeback_fixtures import KIB, MINIMUM, PART, Rig, Writer, disk_bytes, pattern, rig

@@ -11,7 +11,12 @@ import trio
 
 from s3mount.core.config import WritebackConfig
 from s3mount.core.part_schedule import PartSchedule
-from s3mount.store.base import ALWAYS, Condition, PutResult, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    Condition,
+    PutResult,
+    WriteHeaders,
+)
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.spool import Spool
