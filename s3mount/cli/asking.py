@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from s3mount.cli.mount import complain
+from s3mount.cli.texts import size_text
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.fuse.mountpoint import find_mount, resolve
 
@@ -47,11 +48,3 @@ def show_progress(pending: Any) -> None:
 def end_progress() -> None:
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def size_text(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

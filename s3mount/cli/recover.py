@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from s3mount.cli.asking import size_text
 from s3mount.cli.settings import default_cache_dir
+from s3mount.cli.texts import size_text
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile, all_below, when_written
 
 cache_option = click.option(

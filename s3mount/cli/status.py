@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from s3mount.cli.asking import ask_mount, size_text
+from s3mount.cli.asking import ask_mount
+from s3mount.cli.texts import size_text
 
 
 @click.command()

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from s3mount.cli import values
-from s3mount.cli.asking import end_progress, fail, show_progress, size_text
+from s3mount.cli.asking import end_progress, fail, show_progress
 from s3mount.cli.mount import complain
+from s3mount.cli.texts import size_text
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.core.errors import ConfigurationError
 from s3mount.fuse.mountpoint import FUSE_TYPE, find_mount, is_dead, resolve, unmount
