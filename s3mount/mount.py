@@ -35,8 +35,8 @@ from s3mount.fuse.kernel import (
 from s3mount.fuse.mountpoint import find_mount, prepare, unmount
 from s3mount.fuse.operations import Operations
 from s3mount.fuse.watchdog import start_watchdog
-from s3mount.store import base, errors
 from s3mount.store.open import open_store
+from s3mount.store.reachable import require_bucket
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_files import check_disk, open_journal, other_journals
 from s3mount.writeback.sqlite_journal import SqliteJournal
@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 MAX_TASKS = 4096
 MIN_TASKS = 16  # idle ones that keep their request buffer instead of mapping it anew
 ANSWER_TIMEOUT = 15.0  # the mount's first statfs, which needs no network
-CHECK_TIMEOUT = 25.0  # the first request to the bucket
 PROBE_TIMEOUT = 5.0  # beyond it the first change waits for the rest
 # How long the start waits for what an earlier mount left to be in the bucket: a program started
 # with the mount then finds other hosts in step with it, and whoever waits at a prompt for `s3mount`
@@ -123,7 +122,7 @@ class Mount:
     async def run(self) -> int:
         store = open_store(self.config.store)
         try:
-            await check_bucket(store, self.config)
+            await require_bucket(store, self.config.store, self.config.prefix)
             if not self.config.read_only:
                 # Once per endpoint and bucket; here it delays no program's first change.
                 with trio.move_on_after(PROBE_TIMEOUT):
@@ -302,44 +301,4 @@ def mount_now(operations: Operations, config: MountConfig) -> None:
         raise ConfigurationError(
             f"mounting on {config.mountpoint} failed ({error}), see the line above; in a"
             " container add --device /dev/fuse --cap-add SYS_ADMIN"
-        ) from None
-
-
-async def check_bucket(store: base.ObjectStore, config: MountConfig) -> None:
-    """The first request: raises ConfigurationError with the remedy if it is refused."""
-    bucket = config.store.bucket
-    where = config.store.endpoint_url or "AWS"
-    try:
-        with trio.fail_after(CHECK_TIMEOUT):
-            await store.check_bucket(config.prefix)
-    except errors.NoSuchBucket:
-        raise ConfigurationError(
-            f"the bucket {bucket!r} does not exist at {where}; check its name and"
-            f" --endpoint-url, or create it: aws s3 mb s3://{bucket}"
-        ) from None
-    except errors.ClockSkewed:
-        raise ConfigurationError(
-            f"{where} refuses requests because the clock of this machine is wrong; set it,"
-            " e.g. by: timedatectl set-ntp true"
-        ) from None
-    except errors.BadCredentials as error:
-        what = "there are no usable" if error.status is None else f"{where} refuses the"
-        raise ConfigurationError(
-            f"{what} credentials ({error}); check AWS_PROFILE, AWS_ACCESS_KEY_ID,"
-            " ~/.aws/credentials or -o passwd_file"
-        ) from None
-    except errors.AccessDenied as error:
-        raise ConfigurationError(
-            f"no permission to list the bucket {bucket!r} ({error}); the credentials need"
-            f" s3:ListBucket for it, or --no-sign-request for a public bucket"
-        ) from None
-    except (errors.TransientError, trio.TooSlowError) as error:
-        reason = str(error) or f"no answer for {CHECK_TIMEOUT:.0f} s"
-        raise ConfigurationError(
-            f"{where} is not reachable ({reason}); check --endpoint-url and the network"
-        ) from None
-    except errors.StoreError as error:
-        raise ConfigurationError(
-            f"the bucket {bucket!r} at {where} cannot be used: {error}; check --endpoint-url,"
-            " --region and the bucket's name"
         ) from None

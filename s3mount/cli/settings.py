@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from s3mount.core.config import (
     WritebackConfig,
 )
 from s3mount.core.errors import ConfigurationError
+from s3mount.core.location import check_bucket_name, parse_mount_source
 from s3mount.fuse.mountpoint import resolve
 
 SECTIONS = ("store", "defaults", "namespace", "writeback", "read", "mount", "front")
@@ -51,15 +51,12 @@ class Settings:
 
 def build_config(settings: Settings, environment: Mapping[str, str] = os.environ) -> MountConfig:
     """Raises ConfigurationError for what cannot work, with the remedy."""
-    bucket, prefix = split_bucket(_required(settings, "bucket", "name the bucket to mount"))
+    bucket, prefix = parse_mount_source(_required(settings, "bucket", "name the bucket to mount"))
     _check_combinations(settings, environment)
-    _append_servicepath(settings)
-    endpoint = settings.get("store", "endpoint_url") or _endpoint_of(environment)
-    if endpoint:
-        settings.set("store", "endpoint_url", endpoint)
-    check_bucket_name(bucket, amazon=_is_amazon(endpoint))
+    store = build_store_config(settings, bucket, environment)
+    endpoint = store.endpoint_url
     mountpoint = resolve(Path(_required(settings, "mountpoint", "name the directory to mount on")))
-    root = settings.get("front", "cache_dir") or default_cache_dir(environment)
+    root = cache_root(settings, environment)
     bucket_name, name = cache_names(endpoint, bucket, prefix, mountpoint)
     shared_dir = root / bucket_name
     cache_dir = shared_dir / "mounts" / name
@@ -72,7 +69,6 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     ratio = settings.get("front", "free_space_ratio")
     if ratio is not None:
         settings.set("writeback", "disk_reserve", disk_reserve_of(ratio, spool_dir))
-    credentials = _credentials(settings, bucket, environment)
     writeback = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
     _check_parts(writeback)
     # Mounts that show the same object differently do not share what they know of it.
@@ -82,12 +78,7 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     return MountConfig(
         mountpoint=mountpoint,
         prefix=prefix,
-        store=StoreConfig(
-            bucket=bucket,
-            state_dir=root / "services",
-            **_keys(credentials),
-            **settings.section("store"),
-        ),
+        store=store,
         defaults=defaults,
         namespace=NamespaceConfig(
             stat_cache_path=shared_dir / f"attributes-{_digest(repr(defaults))[:8]}.sqlite",
@@ -103,6 +94,27 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
         fuse_options=fuse_options(settings),
         **settings.section("mount"),
     )
+
+
+def build_store_config(
+    settings: Settings, bucket: str, environment: Mapping[str, str] = os.environ
+) -> StoreConfig:
+    """How to reach `bucket`, from the settings of the section `store`, the environment, and s3fs's
+    passwd files. Raises ConfigurationError."""
+    _append_servicepath(settings)
+    endpoint = settings.get("store", "endpoint_url") or _endpoint_of(environment)
+    check_bucket_name(bucket, amazon=_is_amazon(endpoint))
+    return StoreConfig(
+        bucket=bucket,
+        state_dir=cache_root(settings, environment) / "services",
+        **_keys(_credentials(settings, bucket, environment)),
+        **settings.section("store") | {"endpoint_url": endpoint},
+    )
+
+
+def cache_root(settings: Settings, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where everything is that is kept on this machine."""
+    return settings.get("front", "cache_dir") or default_cache_dir(environment)
 
 
 def fuse_options(settings: Settings) -> tuple[str, ...]:
@@ -125,44 +137,6 @@ def _user_allow_other() -> bool:
     except OSError:
         return False
     return any(line.strip() == "user_allow_other" for line in lines)
-
-
-def split_bucket(text: str) -> tuple[str, str]:
-    """('bucket', 'prefix/') of 'BUCKET' or 'BUCKET:/PREFIX'."""
-    if text.startswith("s3fs#"):
-        raise ConfigurationError(
-            f"write {text.removeprefix('s3fs#')!r} instead of {text!r} and the type"
-            " fuse.s3mount instead of fuse in fstab"
-        )
-    if text.startswith(("s3://", "http://", "https://")):
-        name, _, rest = text.partition("://")[2].partition("/")
-        wanted = f"{name}:/{rest}" if rest else name
-        raise ConfigurationError(f"write BUCKET or BUCKET:/PREFIX, e.g. {wanted}, not {text}")
-    bucket, colon, path = text.partition(":")
-    if colon and not path.startswith("/"):
-        raise ConfigurationError(f"write {bucket}:/{path} to mount a part of a bucket, not {text}")
-    prefix = path.strip("/")
-    if any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
-        raise ConfigurationError(
-            f"no path can name {path!r}: empty components, '.' and '..' are not possible"
-        )
-    if len(prefix.encode(errors="surrogateescape")) > 1000:
-        raise ConfigurationError("the prefix is too long: keys have at most 1024 bytes")
-    return bucket, f"{prefix}/" if prefix else ""
-
-
-def check_bucket_name(bucket: str, *, amazon: bool) -> None:
-    """Amazon's rules where it is Amazon; other services let more through."""
-    if amazon:
-        good = re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) and ".." not in bucket
-        rule = "3 to 63 lower-case letters, digits, '-' and '.', a letter or digit at both ends"
-    else:
-        good = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket) and ".." not in bucket
-        rule = "3 to 255 letters, digits, '-', '_' and '.'"
-    if not good:
-        raise ConfigurationError(
-            f"no bucket can be called {bucket!r}: a name has {rule}; check the spelling"
-        )
 
 
 def _endpoint_of(environment: Mapping[str, str]) -> str | None:

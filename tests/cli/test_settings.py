@@ -12,12 +12,11 @@ from s3mount.cli.settings import (
     Settings,
     build_config,
     cache_names,
-    check_bucket_name,
     fuse_options,
-    split_bucket,
 )
 from s3mount.core.config import GIB, MIB, MountConfig
 from s3mount.core.errors import ConfigurationError
+from s3mount.core.location import check_bucket_name, parse_mount_source
 
 
 def built(tmp_path: Path, *words: str, bucket: str = "bucket") -> MountConfig:
@@ -36,20 +35,23 @@ def built(tmp_path: Path, *words: str, bucket: str = "bucket") -> MountConfig:
         ("b:/a", "b", "a/"),
         ("b:/a/b c/", "b", "a/b c/"),
         ("b:/ü", "b", "ü/"),
+        ("s3://b", "b", ""),
+        ("s3://b/", "b", ""),
+        ("s3://b/a/c", "b", "a/c/"),
     ],
 )
 def test_a_bucket_may_come_with_a_prefix(text: str, bucket: str, prefix: str) -> None:
-    assert split_bucket(text) == (bucket, prefix)
+    assert parse_mount_source(text) == (bucket, prefix)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("s3fs#mybucket:/p", "write 'mybucket:/p' .* fuse.s3mount"),
-        ("s3://mybucket/a/b", "mybucket:/a/b"),
         ("https://mybucket/a", "mybucket:/a"),
         ("b:relative", "write b:/relative"),
         ("b:/a//b", "no path can name"),
+        ("s3://b/a//b", "no path can name"),
         ("b:/a/../b", "no path can name"),
         ("b:/./a", "no path can name"),
         ("b:/" + "x" * 1001, "too long"),
@@ -57,7 +59,7 @@ def test_a_bucket_may_come_with_a_prefix(text: str, bucket: str, prefix: str) ->
 )
 def test_other_ways_to_write_a_bucket_come_with_ours(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        split_bucket(text)
+        parse_mount_source(text)
 
 
 @pytest.mark.parametrize("name", ["abc", "a-b.c1", "x" * 63, "123"])

@@ -1,0 +1,146 @@
+"""What the commands that work on a bucket without a mount have in common: the options that tell
+how to reach it, opening it, running to the end, and ending badly."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import trio
+
+from s3mount.cli.mount import complain
+from s3mount.cli.options import BY_NAME, default_text
+from s3mount.cli.settings import Settings, build_store_config, cache_root
+from s3mount.core.config import StoreConfig
+from s3mount.core.errors import ConfigurationError, FilesystemError
+from s3mount.core.location import Location, parse_location
+from s3mount.store.base import ObjectStore
+from s3mount.store.errors import StoreError
+
+T = TypeVar("T")
+
+# Exit statuses of these commands, as the man page has them.
+FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
+
+# Of the mount's own options those that say how to reach a bucket, and what is written there.
+_READING = (
+    *("endpoint-url", "region", "profile", "no-sign-request", "passwd-file", "addressing-style"),
+    *("no-verify-ssl", "ca-bundle", "requester-pays", "cache-dir", "retries", "request-deadline"),
+)
+_WRITING = ("acl", "storage-class", "sse", "sse-kms-key-id", "transfers")
+
+
+@dataclass(slots=True)
+class Service:
+    """The options as given; a bucket is opened by its location."""
+
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def cache_root(self) -> Path:
+        return cache_root(self.settings)
+
+    def locate(self, text: str) -> Location:
+        """Raises ConfigurationError."""
+        return parse_location(text)
+
+    def store_config(self, bucket: str) -> StoreConfig:
+        """Raises ConfigurationError."""
+        return build_store_config(self.settings, bucket, os.environ)
+
+    @asynccontextmanager
+    async def open(self, location: Location) -> AsyncIterator[ObjectStore]:
+        """The store of its bucket, after a first request below its prefix.
+
+        Raises ConfigurationError with the remedy if the bucket cannot be used.
+        """
+        # Imported here: boto3 takes a third of a second that --help need not wait for.
+        from s3mount.store.open import open_store
+        from s3mount.store.reachable import require_bucket
+
+        config = self.store_config(location.bucket)
+        store = open_store(config)
+        try:
+            await require_bucket(store, config, location.key)
+            yield store
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.aclose()
+
+
+def service_options(*, writing: bool = False) -> Callable[[Callable[..., None]], Any]:
+    """Adds the options; the command gets them as one argument, `service: Service`."""
+    names = _READING + (_WRITING if writing else ())
+
+    def decorate(command: Callable[..., None]) -> Any:
+        def with_service(**arguments: Any) -> None:
+            given = {name: arguments.pop(name.replace("-", "_")) for name in names}
+            command(service=_service(given), **arguments)
+
+        with_service.__doc__ = command.__doc__
+        with_service.__name__ = command.__name__
+        decorated: Any = with_service
+        # Options that the command itself declared below this decorator.
+        decorated.__click_params__ = list(getattr(command, "__click_params__", []))
+        for name in reversed(names):
+            option = BY_NAME[name]
+            default = default_text(option)
+            text = option.help + (f" [default: {default}]" if default else "")
+            kind: dict[str, Any] = (
+                {"is_flag": True} if option.is_flag else {"metavar": option.metavar}
+            )
+            decorated = click.option(f"--{name}", help=text, default=None, **kind)(decorated)
+        return decorated
+
+    return decorate
+
+
+def _service(given: Mapping[str, str | bool | None]) -> Service:
+    service = Service()
+    try:
+        for name, value in given.items():
+            if value:
+                BY_NAME[name].apply(service.settings, None if value is True else str(value))
+    except ConfigurationError as error:
+        refuse(str(error))
+    return service
+
+
+def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
+    """`work` in a trio loop of its own. Exits with a message, and the status that the man page
+    has for it, where it fails; `if_interrupted` says after Ctrl-C how to go on."""
+    try:
+        return trio.run(_awaited, work)
+    except BaseException as error:
+        cause = _innermost(error)
+        if isinstance(cause, KeyboardInterrupt):
+            complain(f"interrupted; {if_interrupted}")
+            sys.exit(INTERRUPTED)
+        if isinstance(cause, ConfigurationError):
+            refuse(str(cause))
+        if isinstance(cause, (StoreError, FilesystemError, OSError)):
+            complain(str(cause))
+            sys.exit(FAILED)
+        raise
+
+
+async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
+    return await work()
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Trio wraps what a task raises once per nursery on its way; an interrupt comes first."""
+    while isinstance(error, BaseExceptionGroup):
+        interrupt, _ = error.split(KeyboardInterrupt)
+        error = (interrupt or error).exceptions[0]
+    return error
+
+
+def refuse(text: str) -> Any:
+    """Ends the command: it was called in a way that cannot work."""
+    complain(text)
+    sys.exit(BAD_USE)

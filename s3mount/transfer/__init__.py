@@ -1,0 +1,1 @@
+"""The tools beside the mount: uploads of trees and files, copies, deletions, listings."""
