@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 import trio
 
+from s3mount.cli.exits import FAILED, INTERRUPTED, USAGE
 from s3mount.cli.mount import complain
 from s3mount.cli.options import BY_NAME, default_text
 from s3mount.cli.settings import Settings, build_store_config, cache_root
@@ -22,9 +23,6 @@ from s3mount.store.base import ObjectStore
 from s3mount.store.errors import StoreError
 
 T = TypeVar("T")
-
-# Exit statuses of these commands, as the man page has them.
-FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
 
 # Of the mount's own options those that say how to reach a bucket, and what is written there.
 _READING = (
@@ -111,8 +109,8 @@ def _service(given: Mapping[str, str | bool | None]) -> Service:
 
 
 def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
-    """`work` in a trio loop of its own. Exits with a message, and the status that the man page
-    has for it, where it fails; `if_interrupted` says after Ctrl-C how to go on."""
+    """`work` in a trio loop of its own. Exits with a message, and the status
+    of exits.py for it, where it fails; `if_interrupted` says after Ctrl-C how to go on."""
     try:
         return trio.run(_awaited, work)
     except BaseException as error:
@@ -143,4 +141,4 @@ def _innermost(error: BaseException) -> BaseException:
 def refuse(text: str) -> Any:
     """Ends the command: it was called in a way that cannot work."""
     complain(text)
-    sys.exit(BAD_USE)
+    sys.exit(USAGE)
