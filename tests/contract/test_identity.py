@@ -111,6 +111,40 @@ async def test_expired_credentials_that_stay_the_same_are_refused(
     await store.aclose()
 
 
+@pytest.fixture
+def credentials_of_a_process(credentials_file: Path, tmp_path: Path) -> None:
+    """They end within botocore's refresh window, and each run of the process gives others."""
+    runs, script = tmp_path / "runs", tmp_path / "credentials.sh"
+    script.write_text(
+        f"""#!/bin/sh
+echo run >>{runs}
+ends=$(date -u -d '+10 seconds' +%Y-%m-%dT%H:%M:%SZ)
+cat <<END
+{{"Version": 1, "AccessKeyId": "KEY$(wc -l <{runs})", "SecretAccessKey": "s",
+  "SessionToken": "t", "Expiration": "$ends"}}
+END
+"""
+    )
+    script.chmod(0o700)
+    credentials_file.write_text(f"[default]\ncredential_process = {script}\n")
+
+
+@pytest.mark.usefixtures("credentials_of_a_process")
+async def test_credentials_of_a_process_are_asked_for_again_before_they_end(
+    proxy: CountingProxy, moto_bucket: Bucket
+) -> None:
+    config = moto_bucket.config(
+        endpoint_url=proxy.url, state_dir=None, access_key=None, secret_key=None
+    )
+    store = open_store(config)
+    await store.put("k", b"data", NOTHING)
+    await store.put("k", b"data", NOTHING)
+    keys = [request.headers["authorization"].split("=KEY")[1] for request in proxy.requests]
+    first, *_, last = (int(key.split("/")[0]) for key in keys)
+    assert first < last
+    await store.aclose()
+
+
 async def test_no_credentials_at_all_is_said_before_any_request(
     proxy: CountingProxy,
     moto_bucket: Bucket,
