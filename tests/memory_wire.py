@@ -171,6 +171,6 @@ def store_in_memory(
     clear = MemoryWire(config, connection, Counts(), wire.dialect, lambda seen: None)
     prober = Prober(config.bucket, Sender(clear, _Once(lanes)), headers)
     probe = CapabilityProbe(config, prober.probe)
-    uploads = MultipartUploads(config.bucket, sender, probe, headers)
+    uploads = MultipartUploads(sender, probe, headers)
     quick = NoQuickHead(config, connection, wire, counts)
     return S3Store(config, connection, wire, quick, sender, probe, uploads, counts)

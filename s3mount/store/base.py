@@ -157,7 +157,14 @@ class Capabilities:
 
 
 class ObjectStore(Protocol):
-    """One bucket. Errors are StoreErrors; methods that name none raise any of them."""
+    """One bucket. Errors are StoreErrors; methods that name none raise any of them.
+
+    `origin` of the copies is the store of the source's bucket, where that is another one of the
+    same service and credentials.
+    """
+
+    @property
+    def bucket(self) -> str: ...
 
     async def capabilities(self) -> Capabilities:
         """Probed at the first call, then remembered; never raises for what cannot be probed."""
@@ -226,6 +233,7 @@ class ObjectStore(Protocol):
         *,
         source_etag: str | None = None,
         replace: WriteHeaders | None = None,
+        origin: "ObjectStore | None" = None,
     ) -> PutResult:
         """CopyObject (objects up to 5 GiB). `replace` None keeps metadata and headers as they are.
 
@@ -251,6 +259,7 @@ class ObjectStore(Protocol):
         length: int,
         *,
         source_etag: str | None = None,
+        origin: "ObjectStore | None" = None,
     ) -> Part:
         """UploadPartCopy of [start, start+length); where the service cannot (or the source key
         has a '%', which Ceph decodes twice) it reads the range and uploads it."""

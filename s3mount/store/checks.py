@@ -1,11 +1,14 @@
-"""What is refused before any request is sent, because services differ in how they refuse it."""
+"""What is refused before any request is sent, because services differ in how they refuse it, and
+whether what is there is what it should be."""
 
 from collections.abc import Mapping
 
+from s3mount.store.base import ObjectInfo, WriteHeaders
 from s3mount.store.errors import (
     EntityTooLarge,
     KeyTooLong,
     MetadataTooLarge,
+    PreconditionFailed,
 )
 
 MAX_KEY_BYTES = 1024  # S3's own; some services accept more and cannot be listed afterwards
@@ -36,3 +39,16 @@ def check_put_size(operation: str, key: str, size: int) -> None:
     """Raises EntityTooLarge."""
     if size > MAX_COPY_SIZE:
         raise EntityTooLarge("over 5 GiB in one request", operation=operation, key=key)
+
+
+def check_match(operation: str, info: ObjectInfo, etag: str | None) -> None:
+    """Some services ignore If-Match: what the answer says counts. Raises PreconditionFailed."""
+    if etag is not None and info.etag != etag:
+        raise PreconditionFailed(
+            f"its ETag is {info.etag}, not {etag}", operation=operation, key=info.key
+        )
+
+
+def same_metadata(info: ObjectInfo, headers: WriteHeaders) -> bool:
+    sent = {name.lower(): value for name, value in headers.metadata.items()}
+    return dict(info.metadata) == sent

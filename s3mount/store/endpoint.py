@@ -130,6 +130,11 @@ class Connection:
             self._endpoint_url = f"{parts.scheme}://{host}"
             self._client = None
 
+    def client(self) -> S3Client:
+        """boto3's own, for what is rare and of no bucket. Raises ConfigurationError."""
+        with self._lock:
+            return self._client_locked()
+
     def ca_bundle(self) -> str:
         """The certificates to trust: our option's, AWS_CA_BUNDLE, the profile's, botocore's."""
         if self.config.ca_bundle:

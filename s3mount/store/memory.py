@@ -221,23 +221,30 @@ class MemoryStore(MemoryBucket):
         *,
         source_etag: str | None = None,
         replace: WriteHeaders | None = None,
+        origin: base.ObjectStore | None = None,
     ) -> base.PutResult:
         operation = "CopyObject"
         check_key(operation, target)
         if replace is not None:
             check_metadata(operation, target, replace.metadata)
-        elif source == target:
+        elif source == target and origin is None:
             raise errors.InvalidRequest("a copy onto itself", operation=operation, key=target)
         if source_etag is not None and not self._capabilities.copy_source_if_match:
             self._counts["HeadObject"] += 1  # as the S3 store does there
         await self._begin(operation, target)
-        found = self._source(operation, source, source_etag)
+        found = self._source_of(origin)._source(operation, source, source_etag)
         check_put_size(operation, source, len(found.data))
         stored = self._store(
             target, found.data, replace or WriteHeaders(found.metadata, found.headers)
         )
         await self._end(operation, target)
         return self._put_result(stored)
+
+    def _source_of(self, origin: base.ObjectStore | None) -> "MemoryStore":
+        if origin is None:
+            return self
+        assert isinstance(origin, MemoryStore), "buckets in memory and others do not mix"
+        return origin
 
     # -- multipart uploads
 
@@ -269,13 +276,15 @@ class MemoryStore(MemoryBucket):
         length: int,
         *,
         source_etag: str | None = None,
+        origin: base.ObjectStore | None = None,
     ) -> base.Part:
+        source_store = self._source_of(origin)
         if not self._capabilities.part_copy:
-            got = await self.get(source, start, length, if_match=source_etag)
+            got = await source_store.get(source, start, length, if_match=source_etag)
             return await self.upload_part(key, upload_id, number, got.data)
         operation = "UploadPartCopy"
         await self._begin(operation, key)
-        data = self._source(operation, source, source_etag).data
+        data = source_store._source(operation, source, source_etag).data
         if length <= 0 or start + length > len(data):
             raise errors.InvalidRange("", operation=operation, key=source, status=416)
         part = self._add_part(operation, key, upload_id, number, data[start : start + length])

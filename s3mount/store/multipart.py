@@ -43,12 +43,10 @@ def abort_request(key: str, upload_id: str, headers: Mapping[str, str]) -> Reque
 class MultipartUploads:
     def __init__(
         self,
-        bucket: str,
         sender: Sender,
         probe: CapabilityProbe,
         headers: RequestHeaders,
     ) -> None:
-        self._bucket = bucket
         self._sender = sender
         self._probe = probe
         self._headers = headers
@@ -92,14 +90,14 @@ class MultipartUploads:
         key: str,
         upload_id: str,
         number: int,
-        source: str,
+        copy_source: Mapping[str, str],
         start: int,
         length: int,
         condition: Mapping[str, str],
     ) -> base.Part:
+        """`copy_source`: the headers that name the source."""
         operation = "UploadPartCopy"
-        headers = self._headers.read() | self._headers.copy_source(self._bucket, source)
-        headers |= condition
+        headers = {**self._headers.read(), **copy_source, **condition}
         headers["x-amz-copy-source-range"] = f"bytes={start}-{start + length - 1}"
         query = (("partNumber", str(number)), ("uploadId", upload_id))
         request = Request(operation, "PUT", key, query, headers, silence=SERVER_SIDE_SILENCE)

@@ -46,7 +46,7 @@ def open_store(config: StoreConfig) -> ObjectStore:
     sender = Sender(wire, Retrier(config, lanes, counts))
     once = Sender(wire, _Once(lanes, config.request_deadline))
     probe = CapabilityProbe(config, Prober(config.bucket, once, headers).probe)
-    uploads = MultipartUploads(config.bucket, sender, probe, headers)
+    uploads = MultipartUploads(sender, probe, headers)
     return S3Store(
         config,
         connection,

@@ -22,7 +22,13 @@ from s3mount.store.base import (
 )
 from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe, Known
-from s3mount.store.checks import check_key, check_metadata, check_put_size
+from s3mount.store.checks import (
+    check_key,
+    check_match,
+    check_metadata,
+    check_put_size,
+    same_metadata,
+)
 from s3mount.store.counts import Counts
 from s3mount.store.deleting import BatchDelete
 from s3mount.store.endpoint import Connection
@@ -64,6 +70,10 @@ class S3Store:
         self._etags = integrity.Md5Etags(encrypted=self._headers.encrypted)
         self._deletes = BatchDelete(sender, self._headers)
         self._bucket_seen_at = -BUCKET_SEEN  # time.monotonic() of an answer that proves it
+
+    @property
+    def bucket(self) -> str:
+        return self._config.bucket
 
     async def capabilities(self) -> Capabilities:
         return (await self._probe.known()).capabilities
@@ -144,7 +154,7 @@ class S3Store:
     ) -> base.GetResult:
         """A range of no bytes: the object is empty, or none were asked for."""
         info = await self.head(key, version_id=version_id)
-        _check_match("GetObject", info, if_match)
+        check_match("GetObject", info, if_match)
         if start and start >= info.size:
             raise errors.InvalidRange("", operation="GetObject", key=key, status=416)
         return base.GetResult(info, start, b"")
@@ -234,7 +244,7 @@ class S3Store:
         self, info: base.ObjectInfo, body: Body, headers: WriteHeaders
     ) -> base.PutResult | None:
         """After an attempt with unknown outcome a condition failed: is what is there ours?"""
-        if info.size != body_size(body) or not _same_metadata(info, headers):
+        if info.size != body_size(body) or not same_metadata(info, headers):
             return None
         expected = await trio.to_thread.run_sync(integrity.md5, body)
         if info.etag != expected:  # which may be no MD5: then the bytes tell
@@ -259,14 +269,16 @@ class S3Store:
         *,
         source_etag: str | None = None,
         replace: WriteHeaders | None = None,
+        origin: base.ObjectStore | None = None,
     ) -> base.PutResult:
         operation = "CopyObject"
         check_key(operation, target)
         if replace is not None:
             check_metadata(operation, target, replace.metadata)
-        headers = self._headers.copy(self._config.bucket, source, replace)
+        source_store = origin or self
+        headers = self._headers.copy(source_store.bucket, source, replace)
         if source_etag is not None:
-            headers |= await self._source_condition(operation, source, source_etag)
+            headers |= await self._source_condition(operation, source_store, source, source_etag)
         request = Request(operation, "PUT", target, (), headers, silence=SERVER_SIDE_SILENCE)
         try:
             return await self._sender.write(
@@ -278,20 +290,21 @@ class S3Store:
             )
         except errors.PreconditionFailed as error:
             # Our own copy onto itself, its answer lost, may have changed the ETag.
-            if not error.ambiguous or source != target or replace is None:
+            onto_itself = (source_store.bucket, source) == (self.bucket, target)
+            if not error.ambiguous or not onto_itself or replace is None:
                 raise
             info = await self.head(target)
-            if not _same_metadata(info, replace):
+            if not same_metadata(info, replace):
                 raise
             return base.PutResult(info.etag, info.version_id, info.answered_at)
 
     async def _source_condition(
-        self, operation: str, source: str, source_etag: str
+        self, operation: str, origin: base.ObjectStore, source: str, source_etag: str
     ) -> Mapping[str, str]:
         """The header where it is honoured; else looks now (Ceph and moto ignore the header)."""
         if (await self._probe.known()).capabilities.copy_source_if_match:
             return {"x-amz-copy-source-if-match": f'"{source_etag}"'}
-        _check_match(operation, await self.head(source), source_etag)
+        check_match(operation, await origin.head(source), source_etag)
         return {}
 
     # -- multipart uploads
@@ -315,23 +328,28 @@ class S3Store:
         length: int,
         *,
         source_etag: str | None = None,
+        origin: base.ObjectStore | None = None,
     ) -> base.Part:
+        operation, source_store = "UploadPartCopy", origin or self
         known = await self._probe.known()
         # Ceph decodes the source key of UploadPartCopy twice: 'a%41' is not found there, and
         # 'a%zz' crashes the gateway.
         if known.capabilities.part_copy and "%" not in source:
             condition: Mapping[str, str] = {}
             if source_etag is not None:
-                condition = await self._source_condition("UploadPartCopy", source, source_etag)
+                condition = await self._source_condition(
+                    operation, source_store, source, source_etag
+                )
+            copy_source = self._headers.copy_source(source_store.bucket, source)
             try:
                 return await self._uploads.copied_part(
-                    key, upload_id, number, source, start, length, condition
+                    key, upload_id, number, copy_source, start, length, condition
                 )
             except (errors.NotImplementedByService, errors.InvalidRequest):
                 pass  # e.g. AWS copies no range of an object up to 5 MiB
-        got = await self.get(source, start, length, if_match=source_etag)
+        got = await source_store.get(source, start, length, if_match=source_etag)
         if len(got.data) != length:
-            raise errors.InvalidRange("", operation="UploadPartCopy", key=source, status=416)
+            raise errors.InvalidRange("", operation=operation, key=source, status=416)
         return await self._uploads.part(key, upload_id, number, got.data)
 
     async def complete_upload(
@@ -386,16 +404,3 @@ def _put_condition(condition: Condition, known: Known) -> dict[str, str]:
     if condition.etag is not None and known.capabilities.put_if_match:
         return {"if-match": known.if_match(condition.etag)}
     return {}
-
-
-def _check_match(operation: str, info: base.ObjectInfo, etag: str | None) -> None:
-    """Some services ignore If-Match: what the answer says counts."""
-    if etag is not None and info.etag != etag:
-        raise errors.PreconditionFailed(
-            f"its ETag is {info.etag}, not {etag}", operation=operation, key=info.key
-        )
-
-
-def _same_metadata(info: base.ObjectInfo, headers: WriteHeaders) -> bool:
-    sent = {name.lower(): value for name, value in headers.metadata.items()}
-    return dict(info.metadata) == sent

@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -19,10 +20,10 @@ from s3mount.store.base import (
 )
 from s3mount.store.errors import PreconditionFailed
 from s3mount.store.integrity import multipart_etag
-from s3mount.writeback.doubts import Sent
+from s3mount.writeback.begun_upload import BegunUpload
+from s3mount.writeback.doubts import Doubts, Sent
 from s3mount.writeback.parallel import all_of
 from s3mount.writeback.part_table import SentPart
-from s3mount.writeback.uploader import Uploader
 
 # Below this one CopyObject is never slower than create + parts + complete.
 PARTS_FROM = 128 * MIB
@@ -40,12 +41,26 @@ class Copied:
     info: ObjectInfo  # of the source
 
 
+class CopyUploads(Protocol):
+    """What the Copier needs of whoever keeps the books of uploads: the mount's Uploader, or
+    transfer's for a copy without a mount."""
+
+    @property
+    def doubts(self) -> Doubts:
+        """Told of answers that were lost."""
+        ...
+
+    async def begin_upload(self, key: str, headers: WriteHeaders) -> tuple[BegunUpload, str]: ...
+
+    def progressed(self) -> None:
+        """A part was copied: a long copy is no standstill."""
+        ...
+
+
 class Copier:
     """Copies objects and rewrites metadata; remembers which way is the faster one here."""
 
-    def __init__(self, store: ObjectStore, config: WritebackConfig, uploader: Uploader) -> None:
-        """`uploader` is told of each part copied (a long copy is no standstill) and of answers
-        that were lost."""
+    def __init__(self, store: ObjectStore, config: WritebackConfig, uploader: CopyUploads) -> None:
         self._store = store
         self._config = config
         self._uploader = uploader
@@ -53,15 +68,22 @@ class Copier:
         self._copy_rate: float | None = None  # bytes a second of CopyObject, the best seen
 
     async def copy(
-        self, source: str, target: str, *, etag: str | None, attributes: Attributes | None
+        self,
+        source: str,
+        target: str,
+        *,
+        etag: str | None,
+        attributes: Attributes | None,
+        origin: ObjectStore | None = None,
     ) -> Copied:
-        """Copies bytes, metadata and headers; with `attributes` these replace the old ones.
+        """Copies bytes, metadata, headers and tags; with `attributes` these replace the old ones.
+        `origin`: the store of the source's bucket, where that is another one.
 
         An object whose mtime is its Last-Modified gets it as metadata: the copy's is now.
 
         Raises PreconditionFailed if the source is not the version `etag`, NotFound if it is gone.
         """
-        info = await self._store.head(source)
+        info = await (origin or self._store).head(source)
         if etag is not None and info.etag != etag:
             raise PreconditionFailed(
                 f"is another version now ({info.etag}, expected {etag})",
@@ -75,29 +97,33 @@ class Copier:
         headers = WriteHeaders(
             metadata, {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
         )
-        if self._in_parts(info.size):
-            result = await self._copy_parts(info, target, headers)
+        if self._in_parts(info):
+            result = await self._copy_parts(info, target, headers, origin)
         else:
             started = time.monotonic()
             # A copy of parts gets another ETag.
             etags = () if "-" in info.etag else (info.etag,)
             with self._doubts.of([target], Sent(info.size, headers, etags)):
                 result = await self._store.copy(
-                    source, target, source_etag=info.etag, replace=headers
+                    source, target, source_etag=info.etag, replace=headers, origin=origin
                 )
             if info.size >= MEASURED_FROM:
                 rate = info.size / max(1e-3, time.monotonic() - started)
                 self._copy_rate = max(rate, self._copy_rate or 0.0)
         return Copied(result, info)
 
-    def _in_parts(self, size: int) -> bool:
-        if size > self._config.max_copy_size:
+    def _in_parts(self, info: ObjectInfo) -> bool:
+        if info.size > self._config.max_copy_size:
             return True
-        return size >= PARTS_FROM and (
+        if int(info.headers.get("x-amz-tagging-count", "0")):
+            return False  # which CopyObject alone takes along
+        return info.size >= PARTS_FROM and (
             self._copy_rate is None or self._copy_rate < COPY_BY_REFERENCE
         )
 
-    async def _copy_parts(self, info: ObjectInfo, target: str, headers: WriteHeaders) -> PutResult:
+    async def _copy_parts(
+        self, info: ObjectInfo, target: str, headers: WriteHeaders, origin: ObjectStore | None
+    ) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
         begun, upload_id = await self._uploader.begin_upload(target, headers)
@@ -106,7 +132,9 @@ class Copier:
         async def one(number: int, start: int) -> None:
             length = min(step, info.size - start)
             part = parts[number] = await self._store.upload_part_copy(
-                target, upload_id, number, info.key, start, length, source_etag=info.etag
+                *(target, upload_id, number, info.key, start, length),
+                source_etag=info.etag,
+                origin=origin,
             )
             begun.has(SentPart(part, start, start + length, 0, info.etag), part.checksum)
             self._uploader.progressed()

@@ -121,12 +121,13 @@ class UnreliableStore(MemoryStore):
         *,
         source_etag: str | None = None,
         replace: WriteHeaders | None = None,
+        origin: base.ObjectStore | None = None,
     ) -> base.PutResult:
         send = super().copy
         return await self._send(
             "CopyObject",
             f"{source} -> {target}",
-            lambda: send(source, target, source_etag=source_etag, replace=replace),
+            lambda: send(source, target, source_etag=source_etag, replace=replace, origin=origin),
         )
 
     async def create_upload(self, key: str, headers: WriteHeaders) -> str:
