@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.campaign.checking import journal_rows, set_aside, spool_bytes
 from tests.campaign.registry import Report, campaign, chosen_server
-from tests.campaign.siege import Dead, Siege
+from tests.campaign.siege import Dead, Failed, Siege
 from tests.campaign.workloads import ALL, Workload
 from tests.servers import Bucket
 
@@ -28,7 +28,8 @@ def choose_point(reached: Counter[str], died_at: Counter[str], chance: random.Ra
 
 
 def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
-    """`look_first`: what was closed must be in the bucket before the mount recovers."""
+    """`look_first`: what was closed must be in the bucket before the mount recovers. Whatever is
+    there must be whole."""
     chance = siege.random
     while True:
         done = int(siege.report.figures.get("kills", 0))
@@ -51,8 +52,7 @@ def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
         order = "" if by_the_clock else choose_point(siege.reached, siege.died_at, chance)
         leaving = chance.uniform(0, 0.8) if chance.random() < LEAVING else None
         siege.load(order, chance.uniform(0.1, 2.0) if by_the_clock else 4.0, leaving=leaving)
-        if look_first:
-            siege.check_bucket_before_recovery()
+        siege.check_bucket_before_recovery(all_closed=look_first)
     siege.finish()
 
 
@@ -80,6 +80,8 @@ def run_kills(
     try:
         kill_often(siege, kills, look_first=durability == "close")
         check_leftovers(siege)
+    except Failed as error:
+        siege.lost(f"the campaign cannot go on: {error}")
     finally:
         siege.destroy()
     named = [point for point in siege.died_at if ":" in point]

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.campaign.campaign_kills import check_leftovers, kill_often
 from tests.campaign.crash_disk import CrashDisk
 from tests.campaign.registry import Report, campaign, chosen_server
-from tests.campaign.siege import Siege
+from tests.campaign.siege import Failed, Siege
 from tests.campaign.workloads import ALL, Workload
 from tests.servers import Bucket
 
@@ -41,6 +41,8 @@ def run_power(
         try:
             kill_often(siege, cuts, look_first=durability == "close")
             check_leftovers(siege)
+        except Failed as error:
+            siege.lost(f"the campaign cannot go on: {error}")
         finally:
             siege.destroy()
     return siege.report

@@ -8,43 +8,69 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from s3mount.writeback.recoverable import RecoverableFile, all_below
 from s3mount.writeback.sqlite_journal import SqliteJournal
 from tests.campaign.ledger import Entry, Tree, file_entry
 from tests.servers import Bucket
 
 
-def bucket_tree(bucket: Bucket, prefix: str) -> Tree:
-    """What the objects below `prefix` are, read by boto3."""
-    pages = bucket.client.get_paginator("list_objects_v2").paginate(
-        Bucket=bucket.name, Prefix=prefix
-    )
-    keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
-    with ThreadPoolExecutor(4) as pool:
-        entries = pool.map(lambda key: _object_entry(bucket, key), keys)
-        tree = {
-            key[len(prefix) :].rstrip("/"): entry
-            for key, entry in zip(keys, entries, strict=True)
-            if key != prefix
-        }
-    assert len(tree) in (len(keys), len(keys) - 1), f"a file and a directory of one name: {keys}"
-    return tree
+class BucketReader:
+    """Reads trees of objects by boto3; a body once, as long as ETag and size say it is the same."""
 
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._bodies: dict[tuple[str, str, int], Entry] = {}
 
-def _object_entry(bucket: Bucket, key: str) -> Entry:
-    answer = bucket.client.get_object(Bucket=bucket.name, Key=key)
-    body, metadata = answer["Body"].read(), answer["Metadata"]
-    mode = int(metadata.get("mode", "0"))
-    if key.endswith("/"):
-        return Entry("directory", mode=stat.S_IMODE(mode))
-    if stat.S_ISLNK(mode):
-        return Entry("link", body.decode())
-    seconds, _, fraction = metadata.get("mtime", "0").partition(".")
-    time = int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
-    return replace(file_entry(body, stat.S_IMODE(mode)), mtime_ns=time)
+    def tree(self, prefix: str) -> Tree:
+        """What the objects below `prefix` are."""
+        pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket.name, Prefix=prefix
+        )
+        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        with ThreadPoolExecutor(4) as pool:
+            entries = pool.map(self._entry, keys)
+            tree = {
+                key[len(prefix) :].rstrip("/"): entry
+                for key, entry in zip(keys, entries, strict=True)
+                if key != prefix
+            }
+        assert len(tree) in (len(keys), len(keys) - 1), f"file and directory of one name: {keys}"
+        return tree
+
+    def _entry(self, key: str) -> Entry:
+        client, name = self._bucket.client, self._bucket.name
+        answer = client.head_object(Bucket=name, Key=key)
+        metadata = answer["Metadata"]
+        mode = int(metadata.get("mode", "0"))
+        if key.endswith("/"):
+            return Entry("directory", mode=stat.S_IMODE(mode))
+        if stat.S_ISLNK(mode):
+            return Entry("link", client.get_object(Bucket=name, Key=key)["Body"].read().decode())
+        body = (key, answer["ETag"], answer["ContentLength"])
+        if body not in self._bodies:
+            got = client.get_object(Bucket=name, Key=key, IfMatch=answer["ETag"])
+            self._bodies[body] = file_entry(got["Body"].read())
+        seconds, _, fraction = metadata.get("mtime", "0").partition(".")
+        time = int(seconds) * 10**9 + int((fraction + "0" * 9)[:9])
+        return replace(self._bodies[body], mode=stat.S_IMODE(mode), mtime_ns=time)
 
 
 def contents_in(tree: Tree) -> set[str]:
     return {entry.digest for entry in tree.values() if entry.kind == "file"}
+
+
+def recoverable_files(cache: Path, key: str) -> list[tuple[RecoverableFile, bytes]]:
+    """What is kept of the file `key` that was never closed, and its bytes, zeros where unknown."""
+    found = []
+    for kept in all_below(cache):
+        for entry in kept.list():
+            if entry.key == key:
+                data = bytearray(entry.size)
+                body = (kept.directory / f"{entry.name}.data").read_bytes()
+                for start, end in entry.ranges:
+                    data[start:end] = body[start:end]
+                found.append((entry, bytes(data)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,20 @@ class Entry:
     mode: int | None = None
     mtime_ns: int | None = None
 
+    @property
+    def content(self) -> "Content":
+        return self.kind, self.digest, self.size
+
     def matches(self, found: "Entry | None") -> bool:
         return (
             found is not None
-            and (self.kind, self.digest, self.size) == (found.kind, found.digest, found.size)
+            and self.content == found.content
             and self.mode in (None, found.mode)
             and self.mtime_ns in (None, found.mtime_ns)
         )
 
 
+Content = tuple[str, str, int]
 Tree = dict[str, Entry]
 Group = Mapping[str, "Entry | None"]  # changes that come together; None: the name is gone
 
@@ -45,7 +50,8 @@ def file_entry(data: bytes | bytearray, mode: int | None = None) -> Entry:
 
 
 def read_tree(root: Path) -> Tree:
-    """What is below `root`, read through the file system."""
+    """What is below `root`, read through the file system. A name that a directory shows twice is
+    there once more, as one that nobody knows."""
     tree: Tree = {}
 
     def refuse(error: OSError) -> None:
@@ -54,7 +60,8 @@ def read_tree(root: Path) -> Tree:
     for directory, names, files in os.walk(root, onerror=refuse):
         for name in names + files:
             path = Path(directory, name)
-            tree[str(path.relative_to(root))] = read_entry(path)
+            shown = str(path.relative_to(root))
+            tree[shown if shown not in tree else f"{shown} (shown twice)"] = read_entry(path)
     return tree
 
 
@@ -83,6 +90,14 @@ class Step:
     acknowledged: float  # time.monotonic()
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A file that was written by time.monotonic() `since`, and never closed."""
+
+    data: bytes
+    since: float
+
+
 @dataclass
 class Ledger:
     """Of one workload's directory, whose name is `name`."""
@@ -93,10 +108,11 @@ class Ledger:
     pending: Sequence[Group] = ()
     steps: list[Step] = field(default_factory=list)  # since the last check
     base: Tree = field(default_factory=dict)  # as of the last check
-    unfinished: dict[str, float] = field(default_factory=dict)  # written, never closed: since when
+    # What each name has been since then, or was about to be.
+    ever: dict[str, set[Content]] = field(default_factory=dict)
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)
     extra: Callable[[str], bool] = lambda name: False  # leftovers of a program that was cut off
     died: float | None = None  # the first death since the last check
-    left: bool = False  # the mount was leaving: then it publishes what is open, too
 
     def do(
         self, what: str, groups: Sequence[Group], action: Callable[[], None], *, kept: bool = False
@@ -104,12 +120,29 @@ class Ledger:
         """Raises what `action` raises; then the groups stay pending."""
         self.note(f"begin {what}")
         self.pending = groups
+        for group in groups:
+            self._remember(group)
         action()
         self.steps.append(Step(what, groups, kept, time.monotonic()))
         self.pending = ()
         for group in groups:
             apply(self.tree, group)
         self.note(f"done {what}")
+
+    def _remember(self, group: Group) -> None:
+        for path, entry in group.items():
+            if entry is not None:
+                self.ever.setdefault(path, set()).add(entry.content)
+
+    def halves(self, found: Tree) -> list[str]:
+        """What is in the bucket of a dead mount that no name has ever been: a stub, half a file."""
+        known = {content for contents in self.ever.values() for content in contents}
+        return [
+            f"{self.name}/{path}: nobody has closed a file like that: {entry}"
+            for path, entry in sorted(found.items())
+            if entry.kind != "directory"
+            and entry.content not in (known if self.extra(path) else self.ever.get(path, ()))
+        ]
 
     def amend(self, path: str, entry: Entry) -> None:
         """More is known of what the last step made, e.g. its mtime."""
@@ -139,8 +172,6 @@ class Ledger:
         for path in sorted({*expected, *found}):
             wanted, there = expected.get(path), found.get(path)
             if wanted is None and pending and self.extra(path):
-                continue
-            if wanted is None and self.left and path in self.unfinished:
                 continue
             if not matches(wanted, there):
                 wrong.append(f"{self.name}/{path}: acknowledged {wanted}, found {there}")
@@ -198,8 +229,9 @@ class Ledger:
         self.base = dict(found)
         self.pending = ()
         self.steps = []
+        self.ever = {}
+        self._remember(found)
         self.died = None
-        self.left = False
         self.note("checked")
 
 

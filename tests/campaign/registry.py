@@ -14,6 +14,7 @@ import argparse
 import importlib
 import pkgutil
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -114,12 +115,12 @@ def _run(each: Campaign, arguments: argparse.Namespace) -> bool:
         arguments.seed = random.randrange(1 << 32)
     print(f"== {each.name}: seed {arguments.seed}, {arguments.server}", flush=True)
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(
-        prefix=f"s3mount-{each.name}-", dir=arguments.directory, ignore_cleanup_errors=True
-    ) as directory:
-        outer, arguments.directory = arguments.directory, Path(directory)
-        report = each.run(arguments)
-        arguments.directory = outer
+    directory = tempfile.mkdtemp(prefix=f"s3mount-{each.name}-", dir=arguments.directory)
+    report = each.run(argparse.Namespace(**{**vars(arguments), "directory": Path(directory)}))
+    if report.losses:
+        print(f"{'logs and traces are kept in':44} {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
     for name, value in report.figures.items():
         print(f"{name:44} {value}")
     print(f"{'losses':44} {len(report.losses)}")

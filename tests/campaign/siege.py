@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from s3mount.control.client import NoMount, Refused, ask
-from tests.campaign.checking import bucket_tree, contents_in, uploads_in
+from s3mount.writeback.recoverable import all_below
+from tests.campaign.checking import BucketReader, contents_in, recoverable_files, uploads_in
 from tests.campaign.ledger import Tree, read_tree
 from tests.campaign.registry import Report
 from tests.campaign.workloads import Cut, Workload
@@ -26,6 +27,8 @@ START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
 DRAIN_SECONDS = 120.0
 DEATH_SECONDS = 5.0  # from a program's error to the end of the process
 JOIN_SECONDS = 60.0
+# A file that is written gets a record every 250 ms; the rest is a busy machine's.
+DRAFT_SECONDS = 2.0
 # Of failures, see filesystem/damaged.py: never acknowledged, and acknowledged.
 TORN, DAMAGED = "it was being closed when", "it was closed, and is damaged"
 TIDY_SECONDS = 10.0  # orphaned uploads are aborted behind everything else
@@ -93,6 +96,7 @@ class Siege:
         self.random = random.Random(self.seed)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.cache = self.cache or self.directory / "cache"
+        self.reader = BucketReader(self.bucket)
         self.mount = Victim(
             self.bucket, self.directory, self.options, cache=self.cache, url=self.url
         )
@@ -140,8 +144,8 @@ class Siege:
         if status != -signal.SIGKILL and not (self.leaving and status in (0, 1)):
             raise Failed(f"the mount ended with {status}:\n{self.mount.text()[-3000:]}")
 
-    def count_death(self) -> None:
-        """Where it died, and what points it came by."""
+    def count_death(self, moment: float | None = None) -> None:
+        """Where it died (`moment`: when, by time.monotonic()), and what points it came by."""
         self._order("")
         place = "leaving" if self.leaving else "a random moment"
         if self.hits.exists():
@@ -153,10 +157,9 @@ class Siege:
             self.hits.unlink()
         self.died_at[place] += 1
         self.report.count("kills")
-        now = time.monotonic()
+        now = time.monotonic() if moment is None else moment
         for workload in self.workloads:
             workload.ledger.note(f"killed at {place}")
-            workload.ledger.left |= self.leaving
             if workload.ledger.died is None:
                 workload.ledger.died = now
         if self.power_cut is not None:
@@ -192,6 +195,7 @@ class Siege:
             time.sleep(leaving)
         if not self.dead and (self.leaving or not errors):
             self.mount.process.kill()
+        moment = time.monotonic()
         for error in list(errors):
             self._require_death(error)
         self.mount.process.wait(JOIN_SECONDS)
@@ -201,7 +205,7 @@ class Siege:
                 raise Failed("a program hangs on a mount that is dead")
         for workload in chosen:
             workload.interrupted()
-        self.count_death()
+        self.count_death(moment)
         self.leaving = False
         unexpected = [error for error in errors if not isinstance(error, OSError | Cut)]
         if unexpected:
@@ -236,7 +240,7 @@ class Siege:
             raise Dead from None
         self.report.count("checks")
 
-    def drain(self) -> None:
+    def flush(self) -> None:
         """Everything acknowledged is in the bucket when this returns."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while True:
@@ -249,6 +253,10 @@ class Siege:
             if time.monotonic() > deadline:
                 raise Failed(f"not drained: {left}\n{ask(self.mount.path, 'status')}")
             time.sleep(0.1)
+
+    def drain(self) -> None:
+        """The same, and nothing was given up, nothing is left in the spool."""
+        self.flush()
         deadline = time.monotonic() + TIDY_SECONDS
         status: dict[str, Any] = ask(self.mount.path, "status")
         for failure in status.get("failures", ()):
@@ -270,22 +278,43 @@ class Siege:
 
     def _check(self, workload: Workload) -> None:
         if not workload.root.is_dir():
-            stored = bucket_tree(self.bucket, f"{workload.name}/")
+            stored = self.reader.tree(f"{workload.name}/")
             self.lost(f"{workload.name}: the directory is gone; the bucket has {sorted(stored)}")
             workload.prepare()
+        self.lost(*workload.check_own())
+        if not workload.compare_content:
+            self.flush()  # opening a database may have rolled its journal back
         shown = read_tree(workload.root)
-        stored = bucket_tree(self.bucket, f"{workload.name}/")
-        own = workload.check_own()
-        if own:
-            # Opening a database may have rolled its journal back; the rest compares what is there.
-            self.lost(*own)
+        stored = self.reader.tree(f"{workload.name}/")
+        difference = _difference(shown, stored)
+        self.lost(*(f"{workload.name}/{path}: {text}" for path, text in difference.items()))
+        self.report.count("files compared", len(shown))
         if workload.compare_content:
-            difference = _difference(shown, stored)
-            self.lost(*(f"{workload.name}/{path}: {text}" for path, text in difference.items()))
+            self._check_unfinished(workload)
             self.lost(*self._settled(workload, shown))
-            self.report.figures["files compared"] = len(shown) + int(
-                self.report.figures.get("files compared", 0)
-            )
+
+    def _check_unfinished(self, workload: Workload) -> None:
+        """What was written of files that were never closed is kept on this machine."""
+        assert self.cache is not None
+        ledger = workload.ledger
+        if ledger.died is None:
+            return
+        for name, written in ledger.unfinished.items():
+            kept = recoverable_files(self.cache, f"{workload.name}/{name}")
+            if self.power_cut is None and written.since < ledger.died - DRAFT_SECONDS:
+                self.report.count("files never closed, and recovered")
+                if [data for _, data in kept] != [written.data]:
+                    sizes = [(entry.bytes, entry.size) for entry, _ in kept]
+                    wrong = f"of {len(written.data)} bytes {sizes} are recoverable"
+                    self.lost(f"{workload.name}/{name}: never closed; {wrong}")
+            for entry, data in kept:
+                if any(data[begin:end] != written.data[begin:end] for begin, end in entry.ranges):
+                    self.lost(f"{workload.name}/{name}: other bytes are recoverable: {entry}")
+        ledger.unfinished.clear()
+        for directory in all_below(self.cache):
+            for entry in directory.list():
+                if entry.key.startswith(f"{workload.name}/"):
+                    directory.drop(entry)
 
     def _settled(self, workload: Workload, shown: Tree) -> list[str]:
         ledger = workload.ledger
@@ -299,12 +328,17 @@ class Siege:
             self.report.figures[name] = oldest
         return wrong
 
-    def check_bucket_before_recovery(self) -> None:
-        """durability=close: the bytes of every file that was closed are in the bucket already."""
+    def check_bucket_before_recovery(self, *, all_closed: bool) -> None:
+        """Nothing is there that is not a whole file; with `all_closed` (durability=close) the
+        bytes of every file that was closed are."""
         for workload in self.workloads:
             if not workload.compare_content:
                 continue
-            there = contents_in(bucket_tree(self.bucket, f"{workload.name}/"))
+            tree = self.reader.tree(f"{workload.name}/")
+            self.lost(*workload.ledger.halves(tree))
+            there = contents_in(tree)
+            if not all_closed:
+                continue
             # What is in progress may have replaced it already.
             unsure = {path for group in workload.ledger.pending for path in group}
             for path, entry in workload.ledger.tree.items():
@@ -334,6 +368,9 @@ class Siege:
         """Unmounts a mount that lives."""
         self._order("")
         self.mount.unmount()
+        if "Traceback" in (log := self.mount.text()):
+            begin = log.index("Traceback")
+            self.lost(f"the log has a traceback: {log[begin : begin + 1500]}")
         for workload in self.workloads:
             self.report.count("bytes written", workload.bytes)
 

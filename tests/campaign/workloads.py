@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign.ledger import Entry, Ledger, digest, file_entry, read_entry
+from tests.campaign.ledger import Entry, Ledger, Unfinished, digest, file_entry, read_entry
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -267,7 +267,8 @@ class Rsync(ShellWorkload):
         for path in sorted({*wanted, *self.ledger.tree}):
             if wanted.get(path) != self.ledger.tree.get(path):
                 groups.append({path: wanted.get(path)})
-        command = ("rsync", "-a", "--delete", f"{self.source}/", f"{self.root}/")
+        # rsync would make a directory that is missing, beside the bucket once that is unmounted.
+        command = ("env", "-C", self.root, "rsync", "-a", "--delete", f"{self.source}/", "./")
         self.ledger.do("rsync", groups, lambda: self.shell.run(*command), kept=True)
 
     def _change_source(self) -> None:
@@ -416,10 +417,10 @@ class Names(Workload):
 
 
 HOLD = r"""
-import os, sys
+import os, random, sys
 for line in sys.stdin:
-    path, _, size = line.strip().rpartition(" ")
-    data = os.urandom(int(size))
+    path, size, seed = line.strip().rsplit(" ", 2)
+    data = random.Random(int(seed)).randbytes(int(size))
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
     while data:
         data = data[os.write(descriptor, data):]
@@ -473,16 +474,18 @@ class Logs(Workload):
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         name = self.new_name("open")
+        size, seed = self.random.randrange(1, 300 * KIB), self.random.randrange(1 << 30)
         self.ledger.note(f"leaves open {name}")
         try:
-            self._holder.stdin.write(f"{self.root / name} {self.random.randrange(1, 300 * KIB)}\n")
+            self._holder.stdin.write(f"{self.root / name} {size} {seed}\n")
             self._holder.stdin.flush()
         except OSError:
             raise Cut("the holder of open files") from None
         if self._holder.stdout.readline() != "written\n":
             raise Cut("the holder of open files")
         self.ledger.note(f"left open {name}")
-        self.ledger.unfinished[name] = time.monotonic()
+        data = random.Random(seed).randbytes(size)
+        self.ledger.unfinished[name] = Unfinished(data, time.monotonic())
 
     def shrink(self) -> None:
         """A log whose last line was cut off begins anew: which lines it has is not known here."""
