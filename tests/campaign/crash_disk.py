@@ -29,6 +29,7 @@ from tests.campaign.volatile import Image, Node, VolatileDisk, load, save
 START_SECONDS = 30.0
 CACHED = 300.0  # nobody else changes anything
 FREE = 64 << 30
+JOURNAL_LOG = "journal.log-"  # writeback/journal_log.py; not imported, for this process is small
 
 
 class CrashOperations(pyfuse3.Operations):
@@ -37,6 +38,7 @@ class CrashOperations(pyfuse3.Operations):
     def __init__(self, disk: VolatileDisk) -> None:
         super().__init__()
         self.disk = disk
+        self.safe_until = 0.0  # see CrashDisk.cut
 
     # -- attributes
 
@@ -213,14 +215,20 @@ class CrashOperations(pyfuse3.Operations):
 
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         self.disk.sync_file(fh)
+        if self.disk.is_safe(JOURNAL_LOG):
+            self.safe_until = time.monotonic()
 
 
 def serve(mountpoint: Path, image: Path) -> None:
-    """Until a line on standard input: 'cut SEED', 'drop' or 'stop'; what is left is the image."""
+    """Until a line on standard input: 'cut SEED', 'drop' or 'stop'; what is left is the image.
+
+    The answer is `safe_until`, see CrashDisk.cut.
+    """
     disk = VolatileDisk(load(image) if image.exists() else None)
     options = {*pyfuse3.default_options, "fsname=crash-disk", "subtype=crashdisk"}
     options -= {"default_permissions"}
-    pyfuse3.init(CrashOperations(disk), str(mountpoint), options)
+    operations = CrashOperations(disk)
+    pyfuse3.init(operations, str(mountpoint), options)
 
     async def command() -> None:
         line = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
@@ -232,7 +240,7 @@ def serve(mountpoint: Path, image: Path) -> None:
         else:
             left = disk.cut(None) if what == "drop" else disk.whole()
         save(left, image)
-        print("done", flush=True)
+        print(operations.safe_until, flush=True)
         os._exit(0)
 
     async def run() -> None:
@@ -291,17 +299,21 @@ class CrashDisk:
             assert time.monotonic() < deadline, f"{self.path} cannot be unmounted"
             subprocess.run(["fusermount3", "-uz", str(self.path)], check=False, capture_output=True)
 
-    def cut(self, chance: random.Random | None = None) -> None:
-        """The power goes, and comes back. Whoever uses the disk must be dead already."""
-        self._ask("drop" if chance is None else f"cut {chance.randrange(1 << 30)}")
+    def cut(self, chance: random.Random | None = None) -> float:
+        """The power goes, and comes back. Whoever uses the disk must be dead already.
+
+        Returns the time.monotonic() up to which, by its fsyncs, all that a mount's journal had
+        been given is there."""
+        safe_until = self._ask("drop" if chance is None else f"cut {chance.randrange(1 << 30)}")
         self._start()
+        return safe_until
 
     def remount(self) -> None:
         """An orderly stop and start: nothing is lost."""
         self._ask("stop")
         self._start()
 
-    def _ask(self, line: str) -> None:
+    def _ask(self, line: str) -> float:
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -309,8 +321,10 @@ class CrashDisk:
         process.stdin.write(f"{line}\n")
         with contextlib.suppress(BrokenPipeError):
             process.stdin.flush()
-        assert process.stdout.readline() == "done\n", "the crash disk died"
+        answer = process.stdout.readline()
+        assert answer, "the crash disk died"
         self._end()
+        return float(answer)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ class Ledger:
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
     extra: Callable[[str], bool] = lambda name: False  # leftovers of a program that was cut off
     died: float | None = None  # the first death since the last check
+    safe_until: float = 0.0  # before it: the disk says that it had all changes up to then
 
     def do(
         self, what: str, groups: Sequence[Group], action: Callable[[], None], *, kept: bool = False
@@ -182,13 +183,15 @@ class Ledger:
     ) -> tuple[list[str], float]:
         """After a power cut: as `settle`, and the age of the oldest change that was lost.
 
-        Changes of names of the last `window` seconds may be lost, the youngest first; what close
-        or fsync acknowledged may not, nor (`all_kept`: they are in one journal) what came before.
+        Changes of names may be lost, the youngest first, if they were made in the last `window`
+        seconds and after the last fsync of the journal. What close or fsync acknowledged may not,
+        nor (`all_kept`: they are in one journal) what came before.
         """
         assert self.died is not None
+        safe_until = max(self.safe_until, self.died - window)
         floor = 0
         for number, step in enumerate(self.steps):
-            if step.acknowledged < self.died - window or (all_kept and step.kept):
+            if step.acknowledged < safe_until or (all_kept and step.kept):
                 floor = number + 1
         wrong = self._compare(self.tree, self.pending, found)
         best, age = wrong, 0.0
@@ -231,7 +234,7 @@ class Ledger:
         self.steps = []
         self.ever = {}
         self._remember(found)
-        self.died = None
+        self.died, self.safe_until = None, 0.0
         self.note("checked")
 
 

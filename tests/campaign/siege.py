@@ -87,8 +87,9 @@ class Siege:
     cache: Path | None = None
     report: Report = field(default_factory=Report)
     url: str | None = None
-    # After each death; then what was not fsynced in the last `window` seconds may be gone.
-    power_cut: Callable[[], None] | None = None
+    # After each death, see CrashDisk.cut; then changes of names of the last `window` seconds that
+    # were not fsynced may be gone.
+    power_cut: Callable[[], float] | None = None
     window: float = 0.0
     all_kept: bool = False
 
@@ -157,15 +158,15 @@ class Siege:
             self.hits.unlink()
         self.died_at[place] += 1
         self.report.count("kills")
-        now = time.monotonic() if moment is None else moment
+        now, safe_until = time.monotonic() if moment is None else moment, 0.0
+        if self.power_cut is not None:
+            self.mount.destroy()
+            safe_until = self.power_cut()
+            self.report.count("power cuts")
         for workload in self.workloads:
             workload.ledger.note(f"killed at {place}")
             if workload.ledger.died is None:
-                workload.ledger.died = now
-        if self.power_cut is not None:
-            self.mount.destroy()
-            self.power_cut()
-            self.report.count("power cuts")
+                workload.ledger.died, workload.ledger.safe_until = now, safe_until
 
     # -- load
 

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_a_random_cut_keeps_some_blocks_of_what_was_not_synced(disk: CrashDisk) 
     data = path.read_bytes()
     blocks = {data[begin : begin + 4096] for begin in range(0, len(data), 4096)}
     assert blocks == {b"a" * 4096, b"b" * 4096}
+
+
+def test_a_cut_tells_up_to_when_the_journal_was_fsynced(disk: CrashDisk) -> None:
+    before = time.monotonic()
+    write(disk.path / "journal.log-1", b"a", sync=True)
+    write(disk.path / "journal.log-2", b"b", sync=True)
+    synced = time.monotonic()
+    write(disk.path / "journal.log-2", b"volatile", sync=False)
+    write(disk.path / "journal.log-1", b"synced beside it", sync=True)
+    assert before < disk.cut() < synced
+    assert (disk.path / "journal.log-2").read_bytes() == b"b"
 
 
 def test_an_orderly_stop_loses_nothing(disk: CrashDisk) -> None:

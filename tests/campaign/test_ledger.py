@@ -1,12 +1,15 @@
 """The campaigns' own judge: it finds what is lost, and accepts what may be."""
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.campaign.ledger import Entry, Group, Ledger, Step, file_entry
+from tests.campaign.ledger import Entry, Group, Ledger, Step, file_entry, read_tree
 
 A, B = file_entry(b"a", 0o644), file_entry(b"b", 0o644)
 
@@ -100,3 +103,37 @@ def test_a_power_cut_never_takes_what_close_acknowledged(ledger: Ledger) -> None
         steps(ledger, *made)
         losses, _ = ledger.settle_after_cut(found, 0.5, all_kept=all_kept)
         assert bool(losses) == wrong, (found, all_kept)
+
+
+def test_a_power_cut_never_takes_what_the_journal_had_fsynced(ledger: Ledger) -> None:
+    directory = Entry("directory")
+    for synced_before, wrong in ((0.2, False), (0.05, True)):
+        ledger.accept({"a": A, "b": B})
+        steps(ledger, ({"d": directory}, False, 0.1))
+        assert ledger.died is not None
+        ledger.safe_until = ledger.died - synced_before
+        losses, _ = ledger.settle_after_cut({"a": A, "b": B}, 0.5, all_kept=False)
+        assert bool(losses) == wrong
+
+
+def test_what_a_dead_mount_left_in_the_bucket_was_once_a_whole_file(ledger: Ledger) -> None:
+    with pytest.raises(OSError, match="died"):
+        ledger.do("write", [{"new": B}], gone)
+    assert ledger.halves({"a": A, "new": B}) == []
+    for half in ({"a": B}, {"new": file_entry(b"")}, {"stranger": A}):
+        assert len(ledger.halves(half)) == 1
+
+
+def test_a_name_that_is_shown_twice_is_told(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a").write_bytes(b"a")
+    real = os.walk
+
+    def twice(root: Path, **options: Any) -> Iterator[Any]:
+        for directory, names, files in real(root, **options):
+            yield directory, names, [*files, *files]
+
+    monkeypatch.setattr(os, "walk", twice)
+    assert sorted(read_tree(tmp_path / "tree")) == ["a", "a (shown twice)"]

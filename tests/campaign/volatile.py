@@ -97,6 +97,16 @@ class VolatileDisk:
         self.nodes[new[0]].names[new[1]] = number
         self._log.append(NameChange(number, old, new))
 
+    def is_safe(self, prefix: str) -> bool:
+        """Whether nothing is volatile of the bytes of all files whose names begin so."""
+        named = (
+            self.nodes[number]
+            for node in self.nodes.values()
+            for name, number in node.names.items()
+            if name.startswith(prefix)
+        )
+        return not any(node.dirty or len(node.data) != len(node.safe) for node in named)
+
     # -- bytes
 
     def write(self, number: int, offset: int, data: bytes) -> None:
