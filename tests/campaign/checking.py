@@ -7,6 +7,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from s3mount.writeback.recoverable import RecoverableFile, all_below
 from s3mount.writeback.sqlite_journal import SqliteJournal
@@ -21,14 +22,21 @@ class BucketReader:
         self._bucket = bucket
         self._bodies: dict[tuple[str, str, int], Entry] = {}
 
-    def tree(self, prefix: str) -> Tree:
-        """What the objects below `prefix` are."""
+    def tree(self, prefix: str, *, bodies_only: bool = False) -> Tree:
+        """What the objects below `prefix` are. `bodies_only`: without mode and time, and without
+        a request for a body that is known."""
         pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket.name, Prefix=prefix
         )
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        listed = [found for page in pages for found in page.get("Contents", ())]
+        keys = [found["Key"] for found in listed]
+
+        def entry(found: dict[str, Any]) -> Entry:
+            body = self._bodies.get((found["Key"], found["ETag"], found["Size"]))
+            return body if bodies_only and body is not None else self._entry(found["Key"])
+
         with ThreadPoolExecutor(4) as pool:
-            entries = pool.map(self._entry, keys)
+            entries = pool.map(entry, listed)
             tree = {
                 key[len(prefix) :].rstrip("/"): entry
                 for key, entry in zip(keys, entries, strict=True)

@@ -335,7 +335,7 @@ class Siege:
         for workload in self.workloads:
             if not workload.compare_content:
                 continue
-            tree = self.reader.tree(f"{workload.name}/")
+            tree = self.reader.tree(f"{workload.name}/", bodies_only=True)
             self.lost(*workload.ledger.halves(tree))
             there = contents_in(tree)
             if not all_closed:
