@@ -18,17 +18,19 @@ from s3mount.store.call import Attempts, Budget, Call
 from s3mount.store.capabilities import CapabilityProbe
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint
+from s3mount.store.exchange import Exchange
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes
 from s3mount.store.memory import MemoryStore
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.probing import Prober
 from s3mount.store.quick_head import QuickHead
+from s3mount.store.request import Answer, Request
 from s3mount.store.retry import Retrier
 from s3mount.store.s3 import S3Store
 from s3mount.store.sender import Sender
 from s3mount.store.signing import Signer
-from s3mount.store.wire import Answer, Request, Wire
+from s3mount.store.wire import Wire
 from tests.counting_proxy import Drop, Fault, Seen, Silence, operation_of
 from tests.servers.dialect import Dialect
 
@@ -52,28 +54,15 @@ class Rotating(Connection):
         return True
 
 
-class MemoryWire(Wire):
+class MemoryExchange(Exchange):
     def __init__(
-        self,
-        config: StoreConfig,
-        connection: Connection,
-        counts: Counts,
-        dialect: Dialect,
-        weather: Weather,
+        self, config: StoreConfig, counts: Counts, dialect: Dialect, weather: Weather
     ) -> None:
-        super().__init__(config, connection, counts, 1)
+        super().__init__(config, counts, 1, lambda: None)
         self.dialect = dialect
         self.weather = weather
-        endpoint = Endpoint("http", "memory", 80, "/b", "us-east-1")
-        self._fixed = endpoint, Signer(endpoint.region), HTTPConnectionPool("memory", 80)
 
-    def _routed(self) -> tuple[Endpoint, Signer, HTTPConnectionPool]:
-        return self._fixed
-
-    def close(self) -> None:
-        pass
-
-    def _exchange(
+    def send(
         self,
         pool: HTTPConnectionPool,
         request: Request,
@@ -117,6 +106,28 @@ class MemoryWire(Wire):
         if isinstance(body, base.SlicedBody):
             return b"".join(body.slices())
         return bytes(body)
+
+
+class MemoryWire(Wire):
+    def __init__(
+        self,
+        config: StoreConfig,
+        connection: Connection,
+        counts: Counts,
+        dialect: Dialect,
+        weather: Weather,
+    ) -> None:
+        super().__init__(config, connection, counts, 1)
+        self.dialect = dialect
+        self._exchange = MemoryExchange(config, counts, dialect, weather)
+        endpoint = Endpoint("http", "memory", 80, "/b", "us-east-1")
+        self._fixed = endpoint, Signer(endpoint.region), HTTPConnectionPool("memory", 80)
+
+    def _routed(self) -> tuple[Endpoint, Signer, HTTPConnectionPool]:
+        return self._fixed
+
+    def close(self) -> None:
+        pass
 
 
 class NoQuickHead(QuickHead):

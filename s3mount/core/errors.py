@@ -8,7 +8,7 @@ class FilesystemError(Exception):
     """A filesystem call that fails with `errno`; `message` is for the log.
 
     Raised by core, namespace, writeback, readpath and filesystem. The store's own errors
-    (store/base.py) travel up as they are; fuse/errno.py turns both into errno values.
+    (store/errors.py) travel up as they are; fuse/errno.py turns both into errno values.
     """
 
     def __init__(self, number: int, message: str = "") -> None:

@@ -10,9 +10,9 @@ import trio
 from s3mount.store import base, errors
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import delete_body, parse_delete, xml_can_carry
+from s3mount.store.request import Request
 from s3mount.store.retry import backoff
 from s3mount.store.sender import Sender
-from s3mount.store.wire import Request
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from s3mount.store.call import Lane
 from s3mount.store.capabilities import CapabilityProbe
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import complete_body, parse_parts, parse_uploads
+from s3mount.store.request import Answer, Request, body_size
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
-from s3mount.store.wire import Answer, Request, body_size
 
 log = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_parts
 from s3mount.store.multipart import abort_request, complete_request
+from s3mount.store.request import Answer, Request
 from s3mount.store.retry import backoff
 from s3mount.store.sender import Sender
-from s3mount.store.wire import Answer, Request
 
 T = TypeVar("T")
 

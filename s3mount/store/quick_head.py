@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import trio
 from botocore.credentials import ReadOnlyCredentials
 
-from s3mount import __version__
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.store.answers import object_info
@@ -29,8 +28,9 @@ from s3mount.store.errors import (
     StoreError,
 )
 from s3mount.store.limit import AdaptiveLimiter
+from s3mount.store.request import Request, addressed
 from s3mount.store.signing import Signer
-from s3mount.store.wire import Request, Wire, encode_path, encode_query
+from s3mount.store.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -221,15 +221,7 @@ class QuickHead:
 
 
 def _message(route: _Route, request: Request) -> bytes:
-    endpoint = route.endpoint
-    target = f"{endpoint.base_path}/{encode_path(request.key or '')}"
-    if request.query:
-        target += f"?{encode_query(request.query)}"
-    headers = {"host": endpoint.authority, **request.headers}
-    if route.credentials is not None:
-        url = f"{endpoint.scheme}://{endpoint.authority}{target}"
-        route.signer.sign(route.credentials, request.method, url, headers)
-    headers["user-agent"] = f"s3mount/{__version__}"
+    target, headers = addressed(request, route.endpoint, route.signer, route.credentials)
     lines = [f"{request.method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

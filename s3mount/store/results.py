@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from s3mount.store import base, errors, xml
 from s3mount.store.answers import error_for, http_date, object_info, version_id
 from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, is_md5, wrong_checksum
-from s3mount.store.wire import Answer
+from s3mount.store.request import Answer
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 

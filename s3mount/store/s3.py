@@ -36,8 +36,9 @@ from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.quick_head import QuickHead
+from s3mount.store.request import Answer, Request, body_size
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
-from s3mount.store.wire import Answer, Request, Wire, body_size
+from s3mount.store.wire import Wire
 
 # So long after an answer that proves the bucket's existence a 404 speaks of the key alone.
 BUCKET_SEEN = 5.0

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from s3mount.store.call import Call, Lane, Performer
-from s3mount.store.wire import Answer, Request, Wire
+from s3mount.store.request import Answer, Request
+from s3mount.store.wire import Wire
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection
 from s3mount.store.open import open_store
 from s3mount.store.quick_head import QuickHead
-from s3mount.store.wire import Request, Wire
+from s3mount.store.request import Request
+from s3mount.store.wire import Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 
 

@@ -8,8 +8,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
+from s3mount.store.request import encode_path, encode_query
 from s3mount.store.signing import Signer
-from s3mount.store.wire import encode_path, encode_query
 
 KEYS = [
     "plain",

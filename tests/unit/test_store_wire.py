@@ -19,7 +19,8 @@ from s3mount.store.base import WriteHeaders
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint
 from s3mount.store.headers import RequestHeaders
-from s3mount.store.wire import Answer, Request, Wire
+from s3mount.store.request import Answer, Request
+from s3mount.store.wire import Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 
 
