@@ -1,11 +1,14 @@
 """How the words of the command line find their command."""
 
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
 import s3mount
 from s3mount.cli import mount as mount_module
-from s3mount.cli.main import main
+from s3mount.cli.main import COMMANDS, main
 from s3mount.cli.settings import Settings
 from s3mount.core.config import MountConfig
 
@@ -82,5 +85,16 @@ def test_an_unknown_long_option_comes_with_the_nearest() -> None:
 def test_help_and_version_are_there() -> None:
     assert s3mount.__version__ in CliRunner().invoke(main, ["--version"]).output
     text = CliRunner().invoke(main, ["-h"]).output
-    for command in ("mount", "umount", "status", "flush", "retry", "cancel", "recover", "demo"):
+    for command in COMMANDS:
         assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize("command", ["status", "umount", "flush", "retry", "cancel"])
+def test_what_only_asks_a_mount_loads_nothing_that_only_a_mount_needs(command: str) -> None:
+    """They are called by scripts, often: loading all costs three times as much."""
+    call = f"main(['{command}', '--help'], standalone_mode=False)"
+    code = f"import sys; from s3mount.cli.main import main; {call}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert f"s3mount.cli.{command}" in loaded
+    assert not loaded & {"boto3", "botocore", "trio", "awscrt", "pyfuse3", "lxml", "urllib3"}

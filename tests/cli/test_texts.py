@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import s3mount
-from s3mount.cli.main import main
+from s3mount.cli.main import COMMANDS
 from s3mount.cli.options import OPTIONS
 from s3mount.cli.s3fs_table import S3FS_OPTIONS
 
@@ -41,7 +41,7 @@ def test_the_man_page_names_every_option_and_command() -> None:
     page = (ROOT / "contrib" / "s3mount.1").read_text().replace("\\-", "-")
     for option in OPTIONS:
         assert f"\\fB--{option.name}\\fR" in page
-    for command in main.commands:
+    for command in COMMANDS:
         assert f"\n.B {command}\n" in page
 
 
@@ -72,4 +72,4 @@ def test_the_unit_calls_an_existing_command_with_existing_options() -> None:
     assert "Type=notify" in unit
     found = re.search(r"^ExecStart=/usr/bin/env s3mount (\w+) (-f) ", unit, re.MULTILINE)
     assert found is not None
-    assert found[1] in main.commands
+    assert found[1] in COMMANDS
