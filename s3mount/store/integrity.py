@@ -51,11 +51,25 @@ def md5(body: Body) -> str:
     return digest.hexdigest()
 
 
+class RunningCrc32c:
+    """The checksum of what comes piece by piece. `text`: of all so far, base64."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, piece: Any) -> None:
+        self._value = checksums.crc32c(piece, self._value)
+
+    @property
+    def text(self) -> str:
+        return base64.b64encode(self._value.to_bytes(4, "big")).decode()
+
+
 def crc32c(body: Body) -> str:
-    value = 0
+    running = RunningCrc32c()
     for piece in _pieces(body):
-        value = checksums.crc32c(piece, value)
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
+        running.update(piece)
+    return running.text
 
 
 def digest_for(body: Body, *, checks_crc32c: bool) -> Digest:

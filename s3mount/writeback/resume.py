@@ -141,7 +141,9 @@ async def _compared(
     )
     try:
         async with body:
-            equal = await trio.to_thread.run_sync(_equals, part, known, body.body, limiter=limiter)
+            equal = await trio.to_thread.run_sync(
+                part_equals, part, known, body.body, limiter=limiter
+            )
             return body.stamp if equal else None
     except CommitSuperseded:
         return None
@@ -155,9 +157,12 @@ async def _compared(
         return body.stamp
 
 
-def _equals(part: Part, known: PartRecord | None, body: Body) -> bool:
-    """In a worker thread. Where ETags are no MD5s and the service tells no checksum, the journal's
-    checksum counts, if the part is the one that it has it of."""
+def part_equals(part: Part, known: PartRecord | None, body: Body) -> bool:
+    """Whether a part that the service lists has these bytes; in a worker thread.
+
+    Where ETags are no MD5s and the service tells no checksum, the journal's checksum counts, if
+    the part is the one that it has it of.
+    """
     if integrity.is_md5(part.etag) and integrity.md5(body) == part.etag:
         return True
     checksum = part.checksum
