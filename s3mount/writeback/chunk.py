@@ -290,6 +290,24 @@ class Chunk:
         twin.filled, twin.crcs = self.filled.copy(), self.crcs.copy()
         twin.unchecked = self.unchecked.copy()
 
+    def take_over(self, number: int, other: "Chunk", block: int) -> None:
+        """Block `number` of this chunk file, which has nothing yet, becomes that `block` of
+        another one: what can be read of it, damaged or not, and its CRC, not checked. Raises
+        SpoolDiskError where this disk refuses it."""
+        more = max(0, number + 1 - len(self.filled))
+        self.filled.extend([0] * more)
+        self.crcs.extend([0] * more)
+        try:
+            data = other.read_raw(block << _SHIFT, other.filled[block])
+        except SpoolDiskError:
+            data = b""
+        try:
+            self.write_raw(number << _SHIFT, memoryview(data))
+        except OSError as error:
+            raise SpoolDiskError("write", self.name, error) from error
+        self.filled[number], self.crcs[number] = other.filled[block], other.crcs[block]
+        self.unchecked.add(number)
+
     def fdatasync(self) -> None:
         """What was written before the call is on the disk; for a worker thread. OSError."""
         os.fdatasync(self.fd)

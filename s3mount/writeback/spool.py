@@ -13,7 +13,7 @@ from s3mount.core.part_schedule import PartSchedule
 from s3mount.writeback.chunk import SpoolDiskError
 from s3mount.writeback.chunk_pool import ChunkPool
 from s3mount.writeback.journal_records import SpoolRecord
-from s3mount.writeback.spool_restore import chunks_of, copy_into
+from s3mount.writeback.spool_restore import chunks_of, copy_into, in_blocks, moved_chunks
 
 if TYPE_CHECKING:
     from s3mount.writeback.spooled_file import SpooledFile
@@ -76,17 +76,21 @@ class Spool:
         """The file as `record` has it, sealed; its chunk files were kept by `open`.
 
         All of it is charged, even beyond the limit. Nothing is read yet: what is damaged or gone
-        raises CorruptSpool when it is needed, before any of its block is used. Of a record made
-        with another part size all is read and written anew here (seconds for gigabytes), and
-        nothing is sealed until the caller does it. Raises FilesystemError.
+        raises CorruptSpool when it is needed, before any of its block is used. A record made with
+        another part size is copied here (seconds for gigabytes), and nothing is sealed until the
+        caller does it; where parts are no multiples of 64 KiB CorruptSpool comes now. Raises
+        FilesystemError.
         """
         file = self.create_file()
         try:
+            directory, sizes = self.config.spool_dir, (record.chunk_size, self.pool.chunk_size)
             if record.chunk_size == self.pool.chunk_size:
-                file.adopt(record, chunks_of(self.pool, record))
+                file.adopt(record, chunks_of(self.pool, record), sealed=True)
+            elif all(map(in_blocks, sizes)):
+                file.adopt(record, moved_chunks(self.pool, directory, record), sealed=False)
             else:
-                copy_into(file, self.pool, self.config.spool_dir, record)
-                file.adopt(record, None)
+                copy_into(file, self.pool, directory, record)
+                file.adopt(record, None, sealed=False)
         except BaseException:
             file.close()
             raise

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
-from s3mount.writeback.chunk import BLOCK, Chunk, CorruptSpool
+from s3mount.writeback.chunk import BLOCK, Chunk
 from s3mount.writeback.chunk_files import valid_name
-from s3mount.writeback.journal_records import ChunkRecord, Ranges, SpoolRecord
+from s3mount.writeback.journal_records import Ranges, SpoolRecord
 from s3mount.writeback.seals import unpack
 
 if TYPE_CHECKING:
@@ -48,16 +48,56 @@ def _filled(length: int) -> list[int]:
     return [min(BLOCK, length - start) for start in range(0, length, BLOCK)]
 
 
+def moved_chunks(pool: "ChunkPool", directory: Path, record: SpoolRecord) -> dict[int, Chunk]:
+    """The same for a record made with another chunk size: its blocks are copied as they are, with
+    their CRCs, so that what is damaged is found where it is needed and nothing else is lost.
+
+    None of the chunks is sealed; the old files stay until `ChunkPool.release_kept`. Both sizes
+    must be `in_blocks`. Raises FilesystemError: the disk has no room, or fails.
+    """
+    chunks: dict[int, Chunk] = {}
+    try:
+        with pool.overdraft():
+            for start, old, block in _all_blocks(directory, record):
+                index, at = divmod(start, pool.chunk_size)
+                _make_room(pool, chunks, index, at)
+                chunks[index].take_over(at // BLOCK, old, block)
+    except BaseException:
+        for chunk in chunks.values():
+            pool.release(chunk)
+        raise
+    return chunks
+
+
+def _make_room(pool: "ChunkPool", chunks: dict[int, Chunk], index: int, at: int) -> None:
+    """For the block at `at` of chunk `index`."""
+    if index not in chunks:
+        chunk = pool.sparse()
+        if chunk is None:
+            raise _no_room()
+        chunks[index] = chunk
+    if not chunks[index].dense and not pool.grow(chunks[index], at, at + 1):
+        raise _no_room()
+
+
+def in_blocks(size: int) -> bool:
+    """Whether chunks of this size hold whole blocks: then chunks of two sizes have the same."""
+    return size % BLOCK == 0
+
+
+def _no_room() -> FilesystemError:
+    return FilesystemError(errno.ENOSPC, "the disk under the spool is full")
+
+
 def copy_into(file: "SpooledFile", pool: "ChunkPool", directory: Path, record: SpoolRecord) -> None:
-    """The same for a record made with another chunk size: its bytes are checked and written
-    anew; the old files stay until `ChunkPool.release_kept`. Raises CorruptSpool: they cannot
-    become chunks of this size as they are, and what is damaged cannot be written."""
+    """The same where blocks do not fit: all bytes are checked and written anew. Raises
+    CorruptSpool too: what is damaged cannot be written."""
     present = Extents(record.present)
     with pool.overdraft():
         for start, data in _checked_blocks(directory, record, skip_damaged=False):
             for low, high in present.within(start, start + len(data)):
                 if not file.try_write(low, data[low - start : high - start]):
-                    raise FilesystemError(errno.ENOSPC, "the disk under the spool is full")
+                    raise _no_room()
     if file.present.total != present.total:
         raise FilesystemError(errno.EIO, "the record of a spooled file lacks some of its bytes")
 
@@ -93,41 +133,43 @@ def _checked_blocks(
 ) -> Iterator[tuple[int, bytes]]:
     """(offset in the file, bytes) of each block of a record that fits its CRC; the others are
     skipped, or CorruptSpool."""
+    for start, chunk, block in _all_blocks(directory, record):
+        try:
+            yield start, chunk.read_block(block)
+        except FilesystemError as error:
+            if not skip_damaged:
+                raise
+            log.info("left out: %s", error)
+
+
+def _all_blocks(directory: Path, record: SpoolRecord) -> Iterator[tuple[int, Chunk, int]]:
+    """(offset in the file, chunk, number in it) of each block of a record, damaged or not. The
+    chunk is there until the next one is asked for."""
     if record.body is not None:
         body = Chunk(len(record.body), -1, "journal")
         body.data = bytearray(record.body)
         body.filled, body.crcs = _filled(len(record.body)), unpack(record.body_crcs)
-        yield from _blocks(body, 0, skip_damaged)
+        yield from _blocks_of(body, 0)
     for named in record.chunks:
-        yield from _blocks_of_file(directory, named, record.chunk_size, skip_damaged)
-
-
-def _blocks_of_file(
-    directory: Path, named: ChunkRecord, size: int, skip_damaged: bool
-) -> Iterator[tuple[int, bytes]]:
-    try:
-        if not valid_name(named.name):
-            raise FileNotFoundError(errno.ENOENT, "no name of a chunk file", named.name)
-        fd = os.open(directory / named.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError as error:
-        if not skip_damaged:
-            raise CorruptSpool(named.name, 0) from error
-        log.warning("the chunk file %s cannot be read: %s", named.name, error)
-        return
-    try:
-        chunk = Chunk(size, fd, named.name)
+        chunk = Chunk(record.chunk_size, _open(directory, named.name), named.name)
         chunk.filled, chunk.crcs = unpack(named.filled), unpack(named.crcs)
-        yield from _blocks(chunk, named.index * size, skip_damaged)
-    finally:
-        os.close(fd)
+        try:
+            yield from _blocks_of(chunk, named.index * record.chunk_size)
+        finally:
+            if chunk.fd >= 0:
+                os.close(chunk.fd)
 
 
-def _blocks(chunk: Chunk, base: int, skip_damaged: bool) -> Iterator[tuple[int, bytes]]:
-    for block, have in enumerate(chunk.filled):
-        if have:
-            try:
-                yield base + block * BLOCK, chunk.read_block(block)
-            except FilesystemError as error:
-                if not skip_damaged:
-                    raise
-                log.info("left out: %s", error)
+def _blocks_of(chunk: Chunk, base: int) -> Iterator[tuple[int, Chunk, int]]:
+    return ((base + block * BLOCK, chunk, block) for block, have in enumerate(chunk.filled) if have)
+
+
+def _open(directory: Path, name: str) -> int:
+    """-1: it cannot be read, and its blocks read as damaged."""
+    try:
+        if not valid_name(name):
+            raise FileNotFoundError(errno.ENOENT, "no name of a chunk file", name)
+        return os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        log.warning("the chunk file %s cannot be read: %s", name, error)
+        return -1

@@ -246,14 +246,15 @@ class SpooledFile:
         again later do not fit their CRC then."""
         return record_of(self, self._chunks.by_index, self._chunk_size)
 
-    def adopt(self, record: SpoolRecord, chunks: dict[int, Chunk] | None) -> None:
-        """This new file becomes what `record` tells, of these sealed chunks; None: its bytes were
-        written here already. For Spool.restore."""
+    def adopt(self, record: SpoolRecord, chunks: dict[int, Chunk] | None, *, sealed: bool) -> None:
+        """This new file becomes what `record` tells, of these chunks, which the record names where
+        they are `sealed`; None: its bytes were written here already. For Spool.restore."""
         self.present, self.dirty = Extents(record.present), Extents(record.dirty)
         self.dropped, self.published = Extents(record.dropped), Extents(record.published)
         self.finished.clear()
         if chunks is not None:
             self._chunks.by_index = chunks
+        if sealed:
             self._chunks.seals.made(record, [])
             self._chunks.seals.recorded(record)
 

@@ -25,7 +25,7 @@ from s3mount.writeback.journal import MemoryJournal
 from s3mount.writeback.journal_records import JournalContents
 from s3mount.writeback.recoverable import Recoverable
 from tests.model.bucket import files
-from tests.model.mounted import EPOCH
+from tests.model.mounted import EPOCH, with_writeback
 from tests.model.recovering import DeadMount, headers_of, remounted
 
 PART = 256 * KIB
@@ -122,18 +122,26 @@ async def test_what_can_be_read_is_kept_and_the_rest_goes_on(
     assert "'f'" in status["recovery"]["recoverable"][0]
 
 
+@pytest.mark.parametrize("part", [PART, 2 * BLOCK])
 @pytest.mark.parametrize("size", [PART - 100, len(DATA)])
 async def test_what_the_bucket_has_already_is_no_loss(
-    store: MemoryStore, config: MountConfig, dead: DeadMount, size: int, autojump_clock: object
+    store: MemoryStore,
+    config: MountConfig,
+    dead: DeadMount,
+    size: int,
+    part: int,
+    autojump_clock: object,
 ) -> None:
-    """The answer was heard, and the power cut took that from the journal and reused the chunks."""
+    """The answer was heard, and the power cut took that from the journal and reused the chunks.
+    The next mount may have another part size."""
     data, headers = DATA[:size], headers_of("f")
     dead.put("f", data, expects=ABSENT)
     store.put_foreign("f", data, headers.metadata, headers.headers)
     left = dead.contents()
     (file,) = left.files
     flip(left, config.writeback.spool_dir, file, BLOCK + 1)
-    async with remounted(store, config, MemoryJournal(left)) as client:
+    heir = with_writeback(config, part_size=part)
+    async with remounted(store, heir, MemoryJournal(left)) as client:
         await client.fs.drain(600.0)
         assert client.fs.status()["failures"] == []
         assert await client.read("f") == data
@@ -236,18 +244,19 @@ async def test_the_upload_that_has_the_rest_of_it_stays_until_the_file_is_droppe
     assert journal.load().uploads == {}
 
 
+@pytest.mark.parametrize("part", [2 * BLOCK, 2 * BLOCK + 100])
 async def test_chunks_of_another_size_that_are_damaged(
-    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    store: MemoryStore, config: MountConfig, dead: DeadMount, part: int, autojump_clock: object
 ) -> None:
-    """They are made anew before anything is served, which cannot be done with what is damaged."""
+    """They are copied before anything is served; where blocks do not fit what is damaged cannot
+    be."""
     file = dead.file("dir/f", DATA)
     dead.intent(Kind.PUT, "dir/f", file=file, expects=ABSENT)
     dead.put("dir/other", b"sent", expects=ABSENT)
     left = dead.contents()
     flip(left, config.writeback.spool_dir, file, PART)
-    smaller = replace(config.writeback, part_size=2 * BLOCK)
     journal = MemoryJournal(left)
-    async with remounted(store, replace(config, writeback=smaller), journal) as client:
+    async with remounted(store, with_writeback(config, part_size=part), journal) as client:
         await client.fs.drain(600.0)
         assert await client.ls("dir") == ["other"]
         (failure,) = client.fs.status()["failures"]

@@ -1,5 +1,6 @@
 """What the journal names of the spool: copies before changes, what is held, what comes back."""
 
+import errno
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3mount.writeback.chunk import BLOCK, CorruptSpool
+from s3mount.writeback.chunk import BLOCK, Chunk, CorruptSpool, SpoolDiskError
 from s3mount.writeback.journal_records import SpoolRecord
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spool_restore import export
@@ -376,18 +377,92 @@ async def test_a_spool_larger_than_the_limit_is_restored_and_nothing_new_is_take
         assert heir.usage()["used"] <= 4 * PART
 
 
-async def test_a_record_made_with_another_part_size_is_copied(tmp_path: Path) -> None:
-    directory, record = await _sealed(tmp_path, 2 * PART + 1000)
-    changes = {"part_size": 2 * PART, "single_put_limit": 2 * PART}
-    with closing(_heir(tmp_path, record, **changes)) as heir:
+# Chunks of half the size and of twice the size, and one that cuts blocks in two.
+OTHER_SIZES = [PART // 2, 2 * PART, PART + 1000]
+
+
+def _heir_of_size(directory: Path, record: SpoolRecord, size: int) -> Spool:
+    return _heir(directory, record, part_size=size, single_put_limit=size)
+
+
+@pytest.mark.parametrize("other", OTHER_SIZES)
+@pytest.mark.parametrize("size", [1000, 2 * PART + 1000])
+async def test_a_record_made_with_another_part_size_is_copied(
+    tmp_path: Path, size: int, other: int
+) -> None:
+    _, record = await _sealed(tmp_path, size)
+    with closing(_heir_of_size(tmp_path, record, other)) as heir:
         file = heir.restore(record)
-        assert file.read(0, 2 * PART + 1000) == pattern(0, 2 * PART + 1000)
+        assert file.read(0, size) == pattern(0, size)
         assert tuple(file.dirty) == record.dirty
         assert not file.sealed
-    heir = _heir(tmp_path, record, **changes)
+        file.verify(0, size)
+        again = file.seal()
+        heir.pool.release_kept()
+        assert again.chunk_size == heir.pool.chunk_size
+        assert heir.usage()["used"] <= 2 * PART + other
+        assert file.read(0, size) == pattern(0, size)
+        file.close()
+        file.forgotten()
+        assert heir.usage()["chunks"] == heir.usage()["memory"] == 0
+
+
+@pytest.mark.parametrize("other", [PART // 2, 2 * PART])
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+async def test_of_a_record_of_another_part_size_only_what_is_damaged_reads_so(
+    tmp_path: Path, other: int, how: str
+) -> None:
+    directory, record = await _sealed(tmp_path, 2 * PART + 1000)
+    if how == "flipped":
+        flip(directory, record.chunks[1].name, BLOCK + 5)
+        damaged = (PART + BLOCK, PART + 2 * BLOCK)
+    else:
+        (directory / record.chunks[1].name).unlink()
+        damaged = (PART, 2 * PART)
+    with closing(_heir_of_size(tmp_path, record, other)) as heir:
+        file = heir.restore(record)
+        again = file.seal()
+        heir.pool.release_kept()
+        await file.sync()
+        for start in range(0, 2 * PART + 1000, BLOCK):
+            end = min(start + BLOCK, 2 * PART + 1000)
+            if damaged[0] <= start < damaged[1]:
+                with pytest.raises(CorruptSpool):
+                    file.read(start, end - start)
+            else:
+                assert file.read(start, end - start) == pattern(start, end - start)
+        ranges = export(again, directory, tmp_path / "data")
+        assert ranges == ((0, damaged[0]), (damaged[1], 2 * PART + 1000))
+
+
+async def test_where_blocks_do_not_fit_the_other_part_size_damage_is_told_at_once(
+    tmp_path: Path,
+) -> None:
+    directory, record = await _sealed(tmp_path, 2 * PART + 1000)
     flip(directory, record.chunks[1].name, 5)
+    heir = _heir_of_size(tmp_path, record, PART + 1000)
     with closing(heir), pytest.raises(CorruptSpool, match="block 0"):
         heir.restore(record)
+
+
+async def test_a_disk_without_room_for_the_copy_is_told_and_leaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, record = await _sealed(tmp_path, 2 * PART)
+    with closing(_heir_of_size(tmp_path, record, 2 * PART)) as heir:
+        kept = heir.usage()["used"]
+
+        def full(chunk: Chunk, start: int, view: memoryview) -> None:
+            raise OSError(errno.ENOSPC, "disk full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Chunk, "write_raw", full)
+            with pytest.raises(SpoolDiskError) as caught:
+                heir.restore(record)
+        assert caught.value.errno == errno.ENOSPC
+        assert (heir.usage()["chunks"], heir.usage()["used"]) == (0, kept)
+        assert heir.restore(record).read(0, 2 * PART) == pattern(0, 2 * PART)
+    assert all((directory / chunk.name).exists() for chunk in record.chunks)
 
 
 async def test_kept_files_that_nobody_restored_are_charged_and_then_removed(
