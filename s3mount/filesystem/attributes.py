@@ -12,6 +12,8 @@ from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
 
 XATTR_NAME_MAX = 255  # XATTR_NAME_MAX of linux/limits.h
+# The namespaces of xattr(7). Names of others, which s3fs stores, are read, listed and removed.
+_XATTR_NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
 
 class AttributeChanges:
@@ -80,6 +82,10 @@ class AttributeChanges:
         """ENOSPC where the object's metadata would exceed what the service stores (2 KB)."""
         if len(name) > XATTR_NAME_MAX:
             raise FilesystemError(errno.ERANGE)
+        if not name.startswith(_XATTR_NAMESPACES):
+            raise FilesystemError(errno.EOPNOTSUPP)
+        if name in _XATTR_NAMESPACES:
+            raise FilesystemError(errno.EINVAL, "the name ends after its namespace")
         await self._set_xattr(inode, _text(name), bytes(value))
 
     async def remove_xattr(self, inode: Inode, name: bytes) -> None:

@@ -212,9 +212,9 @@ class Tree(LocalTree):
     def keep_times(self, inode: Inode, touched: Attributes | None) -> None:
         """Times of a directory that changes here made newer than what its marker says."""
         new = inode.attributes
-        if touched is not None and new is not None and touched.mtime_ns > new.mtime_ns:
-            newest = max(touched.ctime_ns, new.ctime_ns)
-            inode.attributes = replace(new, mtime_ns=touched.mtime_ns, ctime_ns=newest)
+        if touched is not None and new is not None:
+            mtime, ctime = max(touched.mtime_ns, new.mtime_ns), max(touched.ctime_ns, new.ctime_ns)
+            inode.attributes = replace(new, mtime_ns=mtime, ctime_ns=ctime)
 
     def _take_info(
         self, inode: Inode, info: ObjectInfo, attributes: Attributes, asked_at: float

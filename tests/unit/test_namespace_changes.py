@@ -237,6 +237,19 @@ async def test_a_directorys_times_changed_here_are_not_turned_back_by_its_marker
     assert (await names.attributes(directory)).mode == 0o040700
 
 
+async def test_the_ctime_of_a_directory_renamed_here_is_not_turned_back_by_its_marker() -> None:
+    """As its rename leaves it: the marker still has the older ctime, mtime is the same."""
+    bench = Bench()
+    bench.put("d/", mode="16877", mtime="100", ctime="100")
+    names = bench.namespace()
+    directory = await names.lookup(names.root, "d")
+    attributes = await names.attributes(directory)
+    directory.attributes = dataclasses.replace(attributes, ctime_ns=10**18)
+    bench.clock.advance(10)
+    found = await names.attributes(directory)
+    assert (found.mtime_ns, found.ctime_ns) == (100 * 10**9, 10**18)
+
+
 async def test_a_directory_emptied_here_stays_while_its_marker_is_on_its_way() -> None:
     bench = Bench()
     bench.put("d/x", data=b"1")
