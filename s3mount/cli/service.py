@@ -1,13 +1,14 @@
 """What the commands that work on a bucket without a mount have in common: the options that tell
 how to reach it, opening it, running to the end, and ending badly."""
 
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import trio
@@ -15,12 +16,22 @@ import trio
 from s3mount.cli.exits import FAILED, INTERRUPTED, USAGE
 from s3mount.cli.mount import complain
 from s3mount.cli.options import BY_NAME, default_text
-from s3mount.cli.settings import Settings, build_store_config, cache_root
-from s3mount.core.config import StoreConfig
+from s3mount.cli.settings import (
+    Settings,
+    attribute_defaults,
+    build_store_config,
+    cache_root,
+    shared_directory,
+    stat_cache_path,
+)
+from s3mount.core.config import AttributeDefaults, NamespaceConfig, StoreConfig
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.location import Location, parse_location
 from s3mount.store.base import ObjectStore
 from s3mount.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from s3mount.namespace import StatCache
 
 T = TypeVar("T")
 
@@ -49,6 +60,29 @@ class Service:
     def store_config(self, bucket: str) -> StoreConfig:
         """Raises ConfigurationError."""
         return build_store_config(self.settings, bucket, os.environ)
+
+    def account_config(self) -> StoreConfig:
+        """Of no bucket. Raises ConfigurationError."""
+        return build_store_config(self.settings, "", os.environ)
+
+    @property
+    def defaults(self) -> AttributeDefaults:
+        """What objects without metadata look like."""
+        return attribute_defaults(self.settings)
+
+    def stat_cache(self, config: StoreConfig) -> "StatCache | None":
+        """That of the bucket's mounts; None where its directory cannot be used."""
+        from s3mount.filesystem.directories import make_private
+        from s3mount.namespace.stat_cache import StatCache, fingerprint
+
+        shared = shared_directory(self.cache_root, config.endpoint_url, config.bucket)
+        try:
+            make_private(shared)
+        except ConfigurationError:
+            return None
+        path = stat_cache_path(shared, self.defaults)
+        rows = NamespaceConfig().stat_cache_rows
+        return StatCache(path, rows, fingerprint=fingerprint(self.defaults))
 
     @asynccontextmanager
     async def open(self, location: Location) -> AsyncIterator[ObjectStore]:
@@ -109,8 +143,10 @@ def _service(given: Mapping[str, str | bool | None]) -> Service:
 
 
 def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
-    """`work` in a trio loop of its own. Exits with a message, and the status
+    """`work` in a trio loop of its own. What is logged below it is left out: the tool itself says
+    what became of what it was told to do. Exits with a message, and the status
     of exits.py for it, where it fails; `if_interrupted` says after Ctrl-C how to go on."""
+    logging.getLogger("s3mount").addHandler(logging.NullHandler())
     try:
         return trio.run(_awaited, work)
     except BaseException as error:
@@ -120,6 +156,9 @@ def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
             sys.exit(INTERRUPTED)
         if isinstance(cause, ConfigurationError):
             refuse(str(cause))
+        if isinstance(cause, BrokenPipeError):  # who reads has enough, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
         if isinstance(cause, (StoreError, FilesystemError, OSError)):
             complain(str(cause))
             sys.exit(FAILED)

@@ -71,17 +71,14 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
         settings.set("writeback", "disk_reserve", disk_reserve_of(ratio, spool_dir))
     writeback = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
     _check_parts(writeback)
-    # Mounts that show the same object differently do not share what they know of it.
-    defaults = AttributeDefaults(
-        **{"uid": os.getuid(), "gid": os.getgid()} | settings.section("defaults")
-    )
+    defaults = attribute_defaults(settings)
     return MountConfig(
         mountpoint=mountpoint,
         prefix=prefix,
         store=store,
         defaults=defaults,
         namespace=NamespaceConfig(
-            stat_cache_path=shared_dir / f"attributes-{_digest(repr(defaults))[:8]}.sqlite",
+            stat_cache_path=stat_cache_path(shared_dir, defaults),
             **settings.section("namespace"),
         ),
         writeback=writeback,
@@ -96,14 +93,25 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     )
 
 
+def attribute_defaults(settings: Settings) -> AttributeDefaults:
+    given = settings.section("defaults")
+    return AttributeDefaults(**{"uid": os.getuid(), "gid": os.getgid()} | given)
+
+
+def stat_cache_path(shared_dir: Path, defaults: AttributeDefaults) -> Path:
+    """Mounts that show the same object differently do not share what they know of it."""
+    return shared_dir / f"attributes-{_digest(repr(defaults))[:8]}.sqlite"
+
+
 def build_store_config(
     settings: Settings, bucket: str, environment: Mapping[str, str] = os.environ
 ) -> StoreConfig:
-    """How to reach `bucket`, from the settings of the section `store`, the environment, and s3fs's
-    passwd files. Raises ConfigurationError."""
+    """How to reach `bucket` ('': the service alone), from the settings of the section `store`, the
+    environment, and s3fs's passwd files. Raises ConfigurationError."""
     _append_servicepath(settings)
     endpoint = settings.get("store", "endpoint_url") or _endpoint_of(environment)
-    check_bucket_name(bucket, amazon=_is_amazon(endpoint))
+    if bucket:
+        check_bucket_name(bucket, amazon=_is_amazon(endpoint))
     return StoreConfig(
         bucket=bucket,
         state_dir=cache_root(settings, environment) / "services",
@@ -170,9 +178,13 @@ def cache_names(
 ) -> tuple[str, str]:
     """Two directories: of what all mounts of the bucket share (known attributes, read cache), and
     below it of what belongs to one mount (lock, journal, spool)."""
-    shared = _digest("\0".join([endpoint or "", bucket]))[:12]
     own = _digest("\0".join([prefix, os.fspath(mountpoint)]))[:12]
-    return f"{bucket}-{shared}", own
+    return shared_directory(Path(), endpoint, bucket).name, own
+
+
+def shared_directory(root: Path, endpoint: str | None, bucket: str) -> Path:
+    """Below the cache root: what all mounts of the bucket share."""
+    return root / f"{bucket}-{_digest(chr(0).join([endpoint or '', bucket]))[:12]}"
 
 
 def _digest(text: str) -> str:

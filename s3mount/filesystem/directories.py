@@ -13,6 +13,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.writeback.journal_log import sync_directory
 
+_ANOTHER = "; choose another one with --cache-dir"
 LOCK_INTERVAL = 0.1
 LOCK_PROGRESS = 2.0  # between two reports of how far the previous mount is
 
@@ -30,25 +31,29 @@ def check_directories(config: MountConfig) -> None:
     for directory in ours:
         if directory is None:
             continue
-        another = "; choose another one with --cache-dir"
         if Path(os.path.realpath(directory)).is_relative_to(config.mountpoint):
             raise ConfigurationError(
                 f"the cache directory {directory} is inside the mount point"
-                f" {config.mountpoint}{another}"
+                f" {config.mountpoint}{_ANOTHER}"
             )
-        try:
-            _make(directory)
-            found = directory.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise ConfigurationError(
-                    f"the cache directory {directory} belongs to somebody else{another}"
-                )
-            if found.st_mode & 0o077:
-                directory.chmod(0o700)
-        except OSError as error:
+        make_private(directory)
+
+
+def make_private(directory: Path) -> None:
+    """Made, if it is not there, and 0700; raises ConfigurationError."""
+    try:
+        _make(directory)
+        found = directory.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise ConfigurationError(
-                f"the cache directory {directory} cannot be used ({error.strerror}){another}"
-            ) from None
+                f"the cache directory {directory} belongs to somebody else{_ANOTHER}"
+            )
+        if found.st_mode & 0o077:
+            directory.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the cache directory {directory} cannot be used ({error.strerror}){_ANOTHER}"
+        ) from None
 
 
 def _make(directory: Path) -> None:

@@ -123,3 +123,99 @@ class Assembler:
         for name in list(self._held):
             if reached is None or name + "/" < reached:
                 self._ready.append(self._held.pop(name))
+
+
+class InTree(NamedTuple):
+    """A name somewhere in a tree. `directory`: the path of what it is in, '' or ending in '/'.
+
+    `marker`: a directory's own `x/`, where there is one.
+    """
+
+    directory: str
+    found: Found
+    marker: ListedObject | None = None
+
+
+class _Level(NamedTuple):
+    path: str
+    assembler: Assembler
+    dead: bool  # no path can name it
+
+
+class TreeAssembler:
+    """The same for a whole tree: the keys of a flat listing, in order. Directories come before
+    what is in them. `unreachable`, `shadowed`: how many keys so far are not shown."""
+
+    def __init__(self, prefix: str, *, escape: bool = False) -> None:
+        self.unreachable = 0
+        self.shadowed = 0
+        self._prefix = prefix
+        self._escape = escape
+        self._levels = [_Level("", Assembler(prefix, escape=escape), False)]
+        self._ready: list[InTree] = []
+
+    def feed(self, listed: ListedObject, *, folder: bool = False) -> None:
+        """`folder`: it is a legacy `_$folder$` marker, and nothing else stands for its name."""
+        relative = listed.key[len(self._prefix) :]
+        cut = relative.rfind("/") + 1
+        directory, name = relative[:cut], relative[cut:]
+        if directory != self._levels[-1].path:
+            self._leave_to(directory)
+            self._enter(directory, None if name else listed)
+        level = self._levels[-1]
+        if level.dead:
+            self.unreachable += 1
+        elif folder:
+            level.assembler.feed_folder(name, listed)
+        else:
+            level.assembler.feed_object(name, listed)
+        self._collect(level, last=False)
+
+    def feed_page(
+        self,
+        objects: Sequence[ListedObject],
+        prefixes: Sequence[str],
+        folders: Collection[str] = (),
+    ) -> None:
+        """A page of a listing with delimiter, of the top directory alone."""
+        self._levels[0].assembler.feed_page(objects, prefixes, folders)
+        self._collect(self._levels[0], last=False)
+
+    def take(self, *, last: bool) -> list[InTree]:
+        """As Assembler.take."""
+        if last:
+            while self._levels:
+                self._collect(self._levels.pop(), last=True)
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _leave_to(self, directory: str) -> None:
+        while not directory.startswith(self._levels[-1].path):
+            self._collect(self._levels.pop(), last=True)
+
+    def _enter(self, directory: str, marker: ListedObject | None) -> None:
+        level = self._levels[-1]
+        if directory == level.path:
+            return
+        for name in directory[len(level.path) : -1].split("/"):
+            path, dead = f"{level.path}{name}/", True
+            if not level.dead:
+                level.assembler.feed_directory(name)
+                dead = bool(level.assembler.unreachable)
+                level.assembler.unreachable.clear()  # what is below it is counted
+                self._collect(level, last=False)
+                if path == directory and not dead and marker is not None:
+                    self._ready[-1] = self._ready[-1]._replace(marker=marker)
+            level = _Level(path, Assembler(self._prefix + path, escape=self._escape), dead)
+            self._levels.append(level)
+
+    def _collect(self, level: _Level, *, last: bool) -> None:
+        """What is certain now; what is not shown is counted and forgotten."""
+        assembler = level.assembler
+        self._ready.extend(InTree(level.path, found) for found in assembler.take(last=last))
+        self.unreachable += len(assembler.unreachable)
+        self.shadowed += len(assembler.shadowed)
+        if assembler.unreachable:
+            assembler.unreachable.clear()
+        if assembler.shadowed:
+            assembler.shadowed.clear()

@@ -20,7 +20,7 @@ from s3mount.namespace.inode import Absent, Inode, Version
 from s3mount.namespace.remote import FetchInfo, Remote
 from s3mount.namespace.resolver import Resolver
 from s3mount.namespace.shrink import shrink
-from s3mount.namespace.stat_cache import StatCache
+from s3mount.namespace.stat_cache import StatCache, fingerprint
 from s3mount.namespace.tree import Tree, directory_of
 from s3mount.namespace.tree_walk import TreeWalks, WalkedNames
 from s3mount.store.base import (
@@ -81,7 +81,7 @@ class Namespace:
         self.defaults = defaults
         self.drop_names: Callable[[int, str], None] | None = None
         if stat_cache is not None and not stat_cache.fingerprint:
-            stat_cache.fingerprint = _fingerprint(defaults)
+            stat_cache.fingerprint = fingerprint(defaults)
         self._remote = Remote(store, clock, stat_cache, fetch_info)
         self._tree = Tree(prefix, defaults, clock, self._remote.remember, on_replaced, time.time())
         self._fetcher = AttributeFetcher(self._tree, self._remote, config)
@@ -340,9 +340,3 @@ class Namespace:
             "shadowed": len(shadowed),
             "shadowed_samples": dict(sorted(shadowed.items())[:SAMPLES]),
         }
-
-
-def _fingerprint(defaults: AttributeDefaults) -> str:
-    """Of what cached attributes depend on beside the object's own metadata."""
-    modes = f"{defaults.file_mode:o} {defaults.directory_mode:o}"
-    return f"1 {defaults.uid} {defaults.gid} {modes}"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from s3mount.core.config import AttributeDefaults
 from s3mount.core.keys import split_key
 from s3mount.core.metadata import NO_XATTRS, Attributes
 from s3mount.namespace.inode import Version
@@ -43,6 +44,12 @@ _COLUMNS = "etag, size, modified, racy, number, mode, uid, gid, mtime, ctime, at
 def is_racy(last_modified: float, answered_at: float) -> bool:
     """Another write within the same second could still have followed that answer."""
     return answered_at - int(last_modified) < RACY_SECONDS
+
+
+def fingerprint(defaults: AttributeDefaults) -> str:
+    """Of what cached attributes depend on beside the object's own metadata."""
+    modes = f"{defaults.file_mode:o} {defaults.directory_mode:o}"
+    return f"1 {defaults.uid} {defaults.gid} {modes}"
 
 
 @dataclass(frozen=True, slots=True)
