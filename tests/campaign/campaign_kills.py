@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.campaign.checking import journal_rows, set_aside, spool_bytes
-from tests.campaign.registry import Report, campaign, chosen_server
-from tests.campaign.siege import Dead, Failed, Siege
+from tests.campaign.registry import Report, campaign, chosen_server, side_by_side
+from tests.campaign.siege import Siege
+from tests.campaign.victim import Dead, Failed
 from tests.campaign.workloads import ALL, Workload
 from tests.servers import Bucket
 
@@ -92,15 +93,8 @@ def run_kills(
 
 @campaign("kills", __doc__)
 def kills(arguments: argparse.Namespace) -> Report:
-    whole = Report()
     with chosen_server(arguments) as server:
-        for number, durability in enumerate(arguments.durability.split(",")):
-            bucket = server.create_bucket()
-            directory = Path(arguments.directory, durability)
-            seed = arguments.seed + number
-            report = run_kills(bucket, directory, arguments.kills, seed, durability)
-            whole.add(report, durability)
-    return whole
+        return side_by_side(run_kills, server, arguments, arguments.kills)
 
 
 @kills.options

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tests.campaign.campaign_kills import check_leftovers, kill_often
 from tests.campaign.crash_disk import CrashDisk
-from tests.campaign.registry import Report, campaign, chosen_server
-from tests.campaign.siege import Failed, Siege
+from tests.campaign.registry import Report, campaign, chosen_server, side_by_side
+from tests.campaign.siege import Siege
+from tests.campaign.victim import Failed
 from tests.campaign.workloads import ALL, Workload
 from tests.servers import Bucket
 
@@ -50,15 +51,8 @@ def run_power(
 
 @campaign("power", __doc__)
 def power(arguments: argparse.Namespace) -> Report:
-    whole = Report()
     with chosen_server(arguments) as server:
-        for number, durability in enumerate(arguments.durability.split(",")):
-            bucket = server.create_bucket()
-            directory = Path(arguments.directory, durability)
-            seed = arguments.seed + number
-            report = run_power(bucket, directory, arguments.cuts, seed, durability)
-            whole.add(report, durability)
-    return whole
+        return side_by_side(run_power, server, arguments, arguments.cuts)
 
 
 @power.options

@@ -12,6 +12,7 @@ have --server, --seed and --directory. A test calls the same functions with smal
 
 import argparse
 import importlib
+import multiprocessing
 import pkgutil
 import random
 import shutil
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +91,46 @@ def chosen_server(arguments: argparse.Namespace) -> Iterator[Server]:
     else:
         with CephServer(Path(arguments.directory)) as cluster:
             yield cluster.server
+
+
+def side_by_side(
+    run: Callable[..., Report], server: Server, arguments: argparse.Namespace, number: int
+) -> Report:
+    """`run(bucket, directory, number, seed, durability)` for each mode of --durability.
+
+    Each in a process of its own: they mostly wait, and a process that starts a program closes, in
+    its child, the files that another one writes, which their mount takes for a close.
+    """
+    whole = Report()
+    modes = arguments.durability.split(",")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(modes), mp_context=context) as pool:
+        runs = [
+            pool.submit(
+                _run_mode,
+                run,
+                server,
+                Path(arguments.directory, durability),
+                number,
+                arguments.seed + index,
+                durability,
+            )
+            for index, durability in enumerate(modes)
+        ]
+        for durability, each in zip(modes, runs, strict=True):
+            whole.add(each.result(), durability)
+    return whole
+
+
+def _run_mode(
+    run: Callable[..., Report],
+    server: Server,
+    directory: Path,
+    number: int,
+    seed: int,
+    durability: str,
+) -> Report:
+    return run(server.create_bucket(), directory, number, seed, durability)
 
 
 def _parser() -> argparse.ArgumentParser:

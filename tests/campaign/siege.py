@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,12 +16,12 @@ from s3mount.control.client import NoMount, Refused, ask
 from s3mount.writeback.recoverable import all_below
 from tests.campaign.checking import BucketReader, contents_in, recoverable_files, uploads_in
 from tests.campaign.ledger import Tree, read_tree
+from tests.campaign.mount_and_die import AN_HOUR_LATER, GO
 from tests.campaign.registry import Report
+from tests.campaign.victim import Dead, Failed, Victim
 from tests.campaign.workloads import Cut, Workload
-from tests.mounting import MOUNTED, Mount
 from tests.servers import Bucket
 
-START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
 DRAIN_SECONDS = 120.0
 DEATH_SECONDS = 5.0  # from a program's error to the end of the process
 JOIN_SECONDS = 60.0
@@ -32,47 +30,7 @@ DRAFT_SECONDS = 2.0
 # Of failures, see filesystem/damaged.py: never acknowledged, and acknowledged.
 TORN, DAMAGED = "it was being closed when", "it was closed, and is damaged"
 TIDY_SECONDS = 10.0  # orphaned uploads are aborted behind everything else
-PROGRAM = """
-from tests.campaign.mount_and_die import prepare
-prepare()
-from s3mount.cli.main import main
-main()
-"""
 REPOSITORY = Path(__file__).parents[2]
-
-
-class Dead(Exception):
-    """The mount's process was killed, as it should be."""
-
-
-class Failed(Exception):
-    """The campaign cannot go on; the text says why."""
-
-
-class Victim(Mount):
-    def start_again(self) -> None:
-        """Raises Dead if it was killed before it served."""
-        self.destroy()
-        name, begin = self.bucket.name, self.log.stat().st_size
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-c", PROGRAM, "mount", "-f", name, str(self.path)),
-                    *("--endpoint-url", self.url, *self.options),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                cwd="/",
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while MOUNTED not in self.text(begin):
-            if self.process.poll() == -signal.SIGKILL:
-                raise Dead
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"not mounted:\n{self.text(begin)[-3000:]}")
-            time.sleep(0.01)
 
 
 @dataclass
@@ -123,8 +81,7 @@ class Siege:
         """
         self._order(order)
         self.an_hour_later = an_hour_later
-        self.mount.environment["S3MOUNT_AN_HOUR_LATER"] = "1" if an_hour_later else ""
-        self.mount.start_again()
+        self.mount.start_again(AN_HOUR_LATER if an_hour_later else GO)
 
     def _order(self, order: str) -> None:
         self.arm.with_suffix(".new").write_text(order)
@@ -377,6 +334,7 @@ class Siege:
 
     def destroy(self) -> None:
         self.mount.destroy()
+        self.mount.dismiss()
         for workload in self.workloads:
             with suppress(OSError):
                 workload.interrupted()
