@@ -12,7 +12,7 @@ from s3mount.filesystem.timestamps import now_ns
 from s3mount.namespace import Inode
 
 XATTR_NAME_MAX = 255  # XATTR_NAME_MAX of linux/limits.h
-# The namespaces of xattr(7). Names of others, which s3fs stores, are read, listed and removed.
+# The namespaces of xattr(7) are no names. Names outside of them are: s3fs stores those as well.
 _XATTR_NAMESPACES = (b"user.", b"trusted.", b"security.", b"system.")
 
 
@@ -82,8 +82,6 @@ class AttributeChanges:
         """ENOSPC where the object's metadata would exceed what the service stores (2 KB)."""
         if len(name) > XATTR_NAME_MAX:
             raise FilesystemError(errno.ERANGE)
-        if not name.startswith(_XATTR_NAMESPACES):
-            raise FilesystemError(errno.EOPNOTSUPP)
         if name in _XATTR_NAMESPACES:
             raise FilesystemError(errno.EINVAL, "the name ends after its namespace")
         await self._set_xattr(inode, _text(name), bytes(value))

@@ -117,9 +117,11 @@ def test_extended_attributes_pass_both_ways(
     mount = mounted(moto_bucket, "-o", "use_xattr")
     assert os.getxattr(mount.path / "file", "user.from-s3fs") == b"one \x00\xff"
     os.setxattr(mount.path / "file", "user.from-s3mount", b"two")
+    os.setxattr(mount.path / "file", "without-namespace", b"three")  # s3fs takes any name
     mount.stop()
     with s3fs_mount(moto_bucket, tmp_path / "again") as other:
         assert os.getxattr(other / "file", "user.from-s3mount") == b"two"
+        assert os.getxattr(other / "file", "without-namespace") == b"three"
         assert os.getxattr(other / "file", "user.from-s3fs") == b"one \x00\xff"
 
 
