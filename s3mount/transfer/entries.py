@@ -8,25 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from s3mount.core.config import AttributeDefaults
-from s3mount.core.keys import FOLDER_SUFFIX, split_key
 from s3mount.core.metadata import (
     MAX_TARGET,
     Attributes,
-    decode,
     defaults_for,
     is_directory_object,
     is_folder_marker,
 )
 from s3mount.namespace.assembly import InTree
-from s3mount.namespace.inode import Version
-from s3mount.namespace.inode_table import number_of
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import Row
 from s3mount.store.base import ListedObject, ObjectInfo
 from s3mount.store.errors import StoreError
+from s3mount.transfer.versions import PARALLEL_HEADS, Versions, tells
 from s3mount.writeback.parallel import all_of
-
-PARALLEL_HEADS = 128  # as the mount's (namespace/attribute_fetcher.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +51,7 @@ class Describer:
         self.first_failure: StoreError | None = None
         self.shadowed = 0
         self._remote = remote
+        self._versions = Versions(remote, defaults)
         self._prefix = prefix
         self._defaults = defaults
         self._attributes = attributes
@@ -130,16 +126,8 @@ class Describer:
 
     async def _rows(self, names: Sequence[InTree]) -> Mapping[str, Row]:
         """By key, of all objects that the listing shows."""
-        spans: dict[str, tuple[str, str]] = {}
-        for name in names:
-            listed = name.marker or name.found.listed
-            if listed is None:
-                continue
-            directory, last = split_key(listed.key)
-            low, high = spans.get(directory, (last, last))
-            spans[directory] = min(low, last), max(high, last)
-        loaded = await self._remote.rows([(where, *span) for where, span in spans.items()])
-        return {row.key: row for part in loaded for row in part.values()}
+        shown = [name.marker or name.found.listed for name in names]
+        return await self._versions.rows(one for one in shown if one is not None)
 
     # -- by requests
 
@@ -152,7 +140,7 @@ class Describer:
         if info is None:
             return None
         now = ListedObject(info.key, info.size, info.etag, info.last_modified, listed.storage_class)
-        return self._entry_of(self._path(name), now, self._taken(info))
+        return self._entry_of(self._path(name), now, self._versions.learn(info))
 
     async def _ask_directory(self, name: InTree) -> Entry:
         """By its marker, of the forms that it may have `x/` first."""
@@ -164,29 +152,10 @@ class Describer:
             info, _ = await self._remote.head(form)
             if info is not None and _stands_for_directory(info):
                 listed = ListedObject(info.key, info.size, info.etag, info.last_modified)
-                return Entry(path, key, True, 0, listed, self._taken(info, is_directory=True))
+                attributes = self._versions.learn(info, is_directory=True)
+                return Entry(path, key, True, 0, listed, attributes)
             self.shadowed += info is not None
         return self._plain(name)
-
-    def _taken(self, info: ObjectInfo, *, is_directory: bool = False) -> Attributes:
-        """The attributes, which are remembered."""
-        content_type = info.headers.get("content-type")
-        attributes = decode(
-            info.metadata,
-            is_directory=is_directory
-            or is_directory_object(info.key, info.size, content_type, info.metadata),
-            size=info.size,
-            content_type=content_type,
-            last_modified=info.last_modified,
-            defaults=self._defaults,
-        )
-        version = Version(info.etag, info.size, info.last_modified, info.version_id)
-        name_key = info.key.removesuffix("/")
-        if is_directory:
-            name_key = name_key.removesuffix(FOLDER_SUFFIX)
-        number = number_of(name_key)
-        self._remote.remember(Row.of(info.key, version, attributes, info.answered_at, number))
-        return attributes
 
     async def _follow(self, entries: list[Entry | None]) -> None:
         """The targets of symbolic links are their bodies."""
@@ -211,7 +180,7 @@ class Describer:
 
 def _of_row(rows: Mapping[str, Row], listed: ListedObject | None) -> Attributes | None:
     row = None if listed is None else rows.get(listed.key)
-    if listed is None or row is None or row.racy or not row.matches(listed):
+    if listed is None or row is None or not tells(row, listed):
         return None
     return row.attributes
 
