@@ -112,6 +112,11 @@ class SlicedBody:
 
 Body = bytes | bytearray | memoryview | SlicedBody
 
+# Called (in a worker thread) when the checksum that goes with a body was taken and before anything
+# is sent; raises where the bytes are not those that were to be sent. What is damaged in memory
+# later does not fit that checksum, and the service refuses it.
+Check = Callable[[], None]
+
 
 @dataclass(frozen=True, slots=True)
 class WriteHeaders:
@@ -208,9 +213,15 @@ class ObjectStore(Protocol):
         ...
 
     async def put(
-        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+        self,
+        key: str,
+        body: Body,
+        headers: WriteHeaders,
+        *,
+        condition: Condition = ALWAYS,
+        check: Check | None = None,
     ) -> PutResult:
-        """The whole object in one request.
+        """The whole object in one request; `check`: see Check.
 
         A condition is sent only as far as capabilities() know it to be honoured; the caller looks
         first where they do not. After an ambiguous failure a 412 is looked into: it is our own
@@ -247,7 +258,17 @@ class ObjectStore(Protocol):
         """CreateMultipartUpload; returns the upload id."""
         ...
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part: ...
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: Body,
+        *,
+        check: Check | None = None,
+    ) -> Part:
+        """`check`: see Check."""
+        ...
 
     async def upload_part_copy(
         self,

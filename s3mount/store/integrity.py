@@ -13,6 +13,7 @@ from awscrt import checksums
 
 from s3mount.store.base import (
     Body,
+    Check,
     SlicedBody,
 )
 
@@ -72,13 +73,17 @@ def crc32c(body: Body) -> str:
     return running.text
 
 
-def digest_for(body: Body, *, checks_crc32c: bool) -> Digest:
+def digest_for(body: Body, *, checks_crc32c: bool, check: Check | None = None) -> Digest:
     """CRC32C where the service checks it, for it is 70 times cheaper; else the MD5, which the
-    service checks (Content-MD5) or at least answers (its ETag)."""
+    service checks (Content-MD5) or at least answers (its ETag). Then `check()`."""
     if checks_crc32c:
-        return Digest(crc32c=crc32c(body))
-    size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
-    return Digest(md5=md5(body), large=size > LARGE)
+        digest = Digest(crc32c=crc32c(body))
+    else:
+        size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
+        digest = Digest(md5=md5(body), large=size > LARGE)
+    if check is not None:
+        check()
+    return digest
 
 
 # The probing sees small bodies only: there are services whose ETags of larger ones are no MD5s.

@@ -60,10 +60,12 @@ Hook = Callable[[str, str], Awaitable[None] | None]
 _ARCHIVE_CLASSES = {"GLACIER", "DEEP_ARCHIVE"}
 
 
-def _as_bytes(body: Body) -> bytes:
-    if isinstance(body, base.SlicedBody):
-        return b"".join(body.slices())
-    return bytes(body)  # no copy if it is bytes already
+def _as_bytes(body: Body, check: base.Check | None) -> bytes:
+    # No copy if it is bytes already.
+    data = b"".join(body.slices()) if isinstance(body, base.SlicedBody) else bytes(body)
+    if check is not None:
+        check()
+    return data
 
 
 class MemoryStore(MemoryBucket):
@@ -181,12 +183,18 @@ class MemoryStore(MemoryBucket):
         return page
 
     async def put(
-        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+        self,
+        key: str,
+        body: Body,
+        headers: WriteHeaders,
+        *,
+        condition: Condition = ALWAYS,
+        check: base.Check | None = None,
     ) -> base.PutResult:
         operation = "PutObject"
         check_key(operation, key)
         check_metadata(operation, key, headers.metadata)
-        data = _as_bytes(body)
+        data = _as_bytes(body, check)
         check_put_size(operation, key, len(data))
         await self._begin(operation, key)
         can = self._capabilities
@@ -257,9 +265,17 @@ class MemoryStore(MemoryBucket):
         await self._end(operation, key)
         return upload_id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> base.Part:
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: Body,
+        *,
+        check: base.Check | None = None,
+    ) -> base.Part:
         operation = "UploadPart"
-        data = _as_bytes(body)
+        data = _as_bytes(body, check)
         await self._begin(operation, key)
         self._counts["BytesOut"] += len(data)
         part = self._add_part(operation, key, upload_id, number, data)

@@ -64,7 +64,14 @@ class MultipartUploads:
             operation, key, lambda: request, functools.partial(results.upload_id, key)
         )
 
-    async def part(self, key: str, upload_id: str, number: int, body: Body) -> base.Part:
+    async def part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: Body,
+        check: base.Check | None = None,
+    ) -> base.Part:
         operation = "UploadPart"
         can = (await self._probe.known()).capabilities
         size = body_size(body)
@@ -73,7 +80,7 @@ class MultipartUploads:
 
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c)
+            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c, check=check)
             headers = self._headers.read() | digest.headers()
             return Request(operation, "PUT", key, query, headers, body)
 

@@ -194,7 +194,13 @@ class S3Store:
     # -- writing
 
     async def put(
-        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+        self,
+        key: str,
+        body: Body,
+        headers: WriteHeaders,
+        *,
+        condition: Condition = ALWAYS,
+        check: base.Check | None = None,
     ) -> base.PutResult:
         operation = "PutObject"
         size = body_size(body)
@@ -210,7 +216,7 @@ class S3Store:
 
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c)
+            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c, check=check)
             return Request(operation, "PUT", key, (), sent | digest.headers(), body)
 
         def parse(answer: Answer) -> base.PutResult:
@@ -227,7 +233,8 @@ class S3Store:
                 raise
             there = await self.head(key)
             if there.etag in damaged:  # our own body, damaged on its way: it is replaced
-                return await self.put(key, body, headers, condition=Condition(etag=there.etag))
+                replacing = Condition(etag=there.etag)
+                return await self.put(key, body, headers, condition=replacing, check=check)
             ours = await self._own_put(there, body, headers)
             if ours is None:
                 raise
@@ -315,9 +322,17 @@ class S3Store:
         check_metadata("CreateMultipartUpload", key, headers.metadata)
         return await self._uploads.create(key, headers)
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> base.Part:
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: Body,
+        *,
+        check: base.Check | None = None,
+    ) -> base.Part:
         check_put_size("UploadPart", key, body_size(body))
-        return await self._uploads.part(key, upload_id, number, body)
+        return await self._uploads.part(key, upload_id, number, body, check)
 
     async def upload_part_copy(
         self,

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
-from awscrt.checksums import combine_crc32c
 
 from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
@@ -16,7 +15,7 @@ from s3mount.store.base import (
     SlicedBody,
 )
 from s3mount.store.errors import CorruptAnswer
-from s3mount.writeback.chunk import Chunk, CorruptSpool
+from s3mount.writeback.chunk import Chunk, CorruptSpool, combine_crc32c, crc32c
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile
 
@@ -56,23 +55,28 @@ class _Piece:
     low: int = 0
     data: memoryview | None = None
 
-    def read(self, start: int, end: int) -> bytes | memoryview:
+    def read(self, start: int, end: int) -> tuple[bytes | memoryview, int]:
+        """The bytes and their CRC32C."""
         if self.chunk is not None:
             offset = self.low - self.start
-            return self.chunk.read_checked(start + offset, end + offset)
+            return self.chunk.read_with_crc(start + offset, end + offset)
+        data: bytes | memoryview = bytes(end - start)
         if self.data is not None:
-            return self.data[start - self.start : end - self.start]
-        return bytes(end - start)
+            data = self.data[start - self.start : end - self.start]
+        return data, crc32c(data)
 
 
-def _join(pieces: Sequence[_Piece], start: int, end: int) -> bytes | memoryview:
-    """In a worker thread or not; raises CorruptSpool, for a block half written just now too."""
-    parts = [
-        piece.read(max(start, piece.start), min(end, piece.end))
-        for piece in pieces
-        if piece.start < end and piece.end > start
-    ]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+def _join(pieces: Sequence[_Piece], start: int, end: int) -> tuple[bytes | memoryview, int]:
+    """The bytes and their CRC32C, taken piece by piece. In a worker thread or not; raises
+    CorruptSpool, for a block half written just now too."""
+    parts: list[bytes | memoryview] = []
+    total = 0
+    for piece in pieces:
+        if piece.start < end and piece.end > start:
+            part, crc = piece.read(max(start, piece.start), min(end, piece.end))
+            parts.append(part)
+            total = combine_crc32c(total, crc, len(part))
+    return parts[0] if len(parts) == 1 else b"".join(parts), total
 
 
 class FileBody:
@@ -111,6 +115,7 @@ class FileBody:
         self.stamp: int | None = None  # None: nothing was read yet
         self.pure = True
         self.crc: int | None = None
+        self._read_crc: int | None = None  # of `body`; None: it is sliced
 
     async def __aenter__(self) -> "FileBody":
         await self._fetch_gaps()
@@ -126,7 +131,7 @@ class FileBody:
             if self._end - self._start > SLICED_OVER:
                 self.body = SlicedBody(self._end - self._start, self._read_slice, SLICE)
             else:
-                self.body = await self._read_whole()
+                self.body, self._read_crc = await self._read_whole()
         except BaseException:
             self._unpin()
             raise
@@ -136,6 +141,18 @@ class FileBody:
     def checksum(self) -> str | None:
         """`crc` as S3 writes it, in base64."""
         return None if self.crc is None else b64encode(self.crc.to_bytes(4, "big")).decode()
+
+    def check(self) -> None:
+        """To be given to the store with `body` (base.Check): raises CorruptAnswer where that is
+        not any more what was read, whose CRC was made of those of the writers' buffers. (Slices
+        are read and checked once for their checksum and once more to be sent.)"""
+        if self._read_crc is None or isinstance(self.body, SlicedBody):
+            return
+        if crc32c(self.body) != self._read_crc:
+            raise CorruptAnswer(
+                f"bytes {self._start} to {self._end} were damaged in this machine's memory",
+                operation="read from the spool",
+            )
 
     def checksum_of(self, part: Part, key: str) -> str | None:
         """The checksum (base64) of a part that was sent with this body, made of those of the
@@ -259,7 +276,7 @@ class FileBody:
             total = combine_crc32c(total, crc, length)
         return total
 
-    async def _read_whole(self) -> bytes | memoryview:
+    async def _read_whole(self) -> tuple[bytes | memoryview, int]:
         if self._end - self._start <= INLINE_UP_TO:
             return self._read_now(self._start, self._end)
         try:
@@ -270,10 +287,10 @@ class FileBody:
             # The loop may have been writing that very block; while we look it does not.
             return self._read_again(self._start, self._end)
 
-    def _read_now(self, start: int, end: int) -> bytes | memoryview:
-        return _join(self._pieces, start, end) if start < end else b""
+    def _read_now(self, start: int, end: int) -> tuple[bytes | memoryview, int]:
+        return _join(self._pieces, start, end)
 
-    def _read_again(self, start: int, end: int) -> bytes | memoryview:
+    def _read_again(self, start: int, end: int) -> tuple[bytes | memoryview, int]:
         """In the loop. Of a file that was cut meanwhile blocks are missing, not damaged."""
         self._check_not_cut()
         return self._read_now(start, end)
@@ -282,13 +299,15 @@ class FileBody:
         """Called by the store, in its worker thread."""
         start = self._start + offset
         try:
-            found = _join(self._pieces, start, start + length)
+            found, _ = _join(self._pieces, start, start + length)
         except CorruptSpool:
-            found = _in_loop(lambda: self._read_again(start, start + length))
+            found, _ = _in_loop(lambda: self._read_again(start, start + length))
         return bytes(found)
 
 
-def _in_loop(read: Callable[[], bytes | memoryview]) -> bytes | memoryview:
+def _in_loop(
+    read: Callable[[], tuple[bytes | memoryview, int]],
+) -> tuple[bytes | memoryview, int]:
     try:
         return trio.from_thread.run_sync(read)
     except RuntimeError:  # not a worker thread of trio's: then nobody writes at the same time

@@ -6,6 +6,7 @@ writer's buffer, so that a damaged spool is noticed before its bytes reach the b
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from awscrt import checksums
@@ -22,6 +23,11 @@ Buffer = bytes | bytearray | memoryview
 
 def crc32c(data: Buffer, previous: int = 0) -> int:
     return int(checksums.crc32c(data, previous))
+
+
+def combine_crc32c(first: int, second: int, length: int) -> int:
+    """That of two runs of bytes, the second of `length`, one behind the other."""
+    return int(checksums.combine_crc32c(first, second, length))
 
 
 class CorruptSpool(FilesystemError):
@@ -218,7 +224,7 @@ class Chunk:
             have = self.filled[block]
             if have != min(BLOCK, end - (block << _SHIFT)):
                 return None
-            total = checksums.combine_crc32c(total, self.crcs[block], have)
+            total = combine_crc32c(total, self.crcs[block], have)
         return total
 
     def read_checked(self, start: int, end: int) -> bytes | memoryview:
@@ -227,24 +233,57 @@ class Chunk:
         May run in a worker thread while the loop writes: then it may raise for a block that is
         only half written, and the caller looks again.
         """
+        data, base, blocks = self._read_blocks(start, end)
+        view = memoryview(data)
+        low = 0
+        for have, crc in blocks:
+            if checksums.crc32c(view[low : low + have], 0) != crc:
+                raise CorruptSpool(self.name, (base + low) >> _SHIFT)
+            low += BLOCK
+        return self._found(data, start, end)
+
+    def read_with_crc(self, start: int, end: int) -> tuple[bytes | memoryview, int]:
+        """The same, and the CRC32C of these bytes, made of those of the writers' buffers. Of a
+        block that is used in part the CRCs of its pieces must combine to its own: so what is
+        answered was not looked at after the check."""
+        data, base, blocks = self._read_blocks(start, end)
+        view = memoryview(data)
+        total = low = 0
+        for have, crc in blocks:
+            block = view[low : low + have]
+            head = max(0, start - base - low)
+            tail = max(head, min(have, end - base - low))
+            inner = whole = checksums.crc32c(block[head:tail], 0)
+            if tail - head < have:
+                whole = combine_crc32c(crc32c(block[:head]), inner, tail - head)
+                whole = crc32c(block[tail:], whole)
+            if whole != crc:
+                raise CorruptSpool(self.name, (base + low) >> _SHIFT)
+            total = combine_crc32c(total, inner, tail - head)
+            low += BLOCK
+        return self._found(data, start, end), total
+
+    def _read_blocks(self, start: int, end: int) -> tuple[bytes, int, Sequence[tuple[int, int]]]:
+        """All bytes of the blocks that [start, end) is in, not checked, where the first one
+        begins, and (filled, CRC) of each as of now."""
         first, last = start >> _SHIFT, (end - 1) >> _SHIFT
         base = first << _SHIFT
         filled, crcs = self.filled[first : last + 1], self.crcs[first : last + 1]
         if len(filled) <= last - first:
             raise CorruptSpool(self.name, last)
         data = self.read_raw(base, (last << _SHIFT) + filled[-1] - base)
-        view = memoryview(data)
-        low = 0
-        for have, crc in zip(filled, crcs, strict=True):
-            if checksums.crc32c(view[low : low + have], 0) != crc:
-                raise CorruptSpool(self.name, (base + low) >> _SHIFT)
-            low += BLOCK
+        return data, base, list(zip(filled, crcs, strict=True))
+
+    def _found(self, data: bytes, start: int, end: int) -> bytes | memoryview:
+        """[start, end) of the blocks `data`, which fit their CRCs."""
+        first, last = start >> _SHIFT, (end - 1) >> _SHIFT
+        base = first << _SHIFT
         if len(data) < end - base:
             raise CorruptSpool(self.name, last)
         if self.unchecked:
             self.unchecked.difference_update(range(first, last + 1))
         whole = start == base and len(data) == end - base
-        return data if whole else view[start - base : end - base]
+        return data if whole else memoryview(data)[start - base : end - base]
 
     def read_raw(self, start: int, length: int) -> bytes:
         """Unchecked; shorter where the file ends. Safe in any thread. Raises SpoolDiskError."""

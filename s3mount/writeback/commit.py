@@ -323,7 +323,11 @@ class Commit:
                     self.key, self._sent(), self._since, replaced=self._replaced(self.key)
                 ):
                     result = await self._store.put(
-                        self.key, body.body, self._headers, condition=self._condition
+                        self.key,
+                        body.body,
+                        self._headers,
+                        condition=self._condition,
+                        check=body.check,
                     )
             except StoreError as error:
                 if error.ambiguous:

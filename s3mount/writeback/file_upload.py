@@ -318,7 +318,9 @@ class FileUpload:
                 assert self.key is not None
                 assert self.upload_id is not None
                 self.table.attempt(number, start, end)
-                part = await uploader.store.upload_part(self.key, self.upload_id, number, body.body)
+                part = await uploader.store.upload_part(
+                    self.key, self.upload_id, number, body.body, check=body.check
+                )
                 assert body.stamp is not None
                 checksum = body.checksum_of(part, self.key)
                 known_base = None if body.pure else etag or ""

@@ -144,3 +144,53 @@ async def test_a_complete_whose_checksum_is_not_that_of_its_parts_is_not_believe
     once.set("CompleteMultipartUpload", Fault(after=other))
     await store.complete_upload("k", upload_id, parts)  # the next answer and a look clear it up
     assert store.counts()["CompleteMultipartUpload"] == 2
+
+
+# -- damage in this machine's own memory
+
+
+@pytest.mark.parametrize("can", SERVICES)
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
+async def test_what_its_owner_finds_damaged_before_it_is_sent_is_not_sent(
+    can: base.Capabilities, operation: str, autojump_clock: MockClock
+) -> None:
+    memory, store, _ = await opened(can)
+    before = store.counts()
+
+    def damaged() -> None:
+        raise errors.CorruptAnswer("damaged in memory")
+
+    with pytest.raises(errors.CorruptAnswer, match="damaged in memory"):
+        if operation == "PutObject":
+            await store.put("k", DATA, NOTHING, check=damaged)
+        else:
+            upload_id = await store.create_upload("k", NOTHING)
+            await store.upload_part("k", upload_id, 1, DATA, check=damaged)
+    assert store.counts().get(operation, 0) == before.get(operation, 0)
+    assert memory.objects == {}
+
+
+@pytest.mark.parametrize("can", SERVICES)
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
+async def test_what_is_damaged_after_its_owner_looked_does_not_fit_its_checksum(
+    can: base.Capabilities, operation: str, autojump_clock: MockClock
+) -> None:
+    """The checksum is taken first, then the owner looks: in between nothing is unguarded."""
+    memory, store, _ = await opened(can)
+    body, calls = bytearray(DATA), []
+
+    def flip_after_the_look() -> None:
+        calls.append(bytes(body))
+        if len(calls) < 3:
+            body[1000] ^= 1
+        if len(calls) == 2:  # still damaged when it is looked at again: whole from now on
+            raise errors.CorruptAnswer("damaged in memory")
+
+    if operation == "PutObject":
+        await store.put("k", body, NOTHING, check=flip_after_the_look)
+    else:
+        upload_id = await store.create_upload("k", NOTHING)
+        part = await store.upload_part("k", upload_id, 1, body, check=flip_after_the_look)
+        await store.complete_upload("k", upload_id, [part])
+    assert len(calls) == 3
+    assert memory.objects["k"].data == DATA

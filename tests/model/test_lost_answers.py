@@ -389,6 +389,7 @@ async def test_a_put_that_arrives_after_the_next_delete_was_due_restores_nothing
         headers: base.WriteHeaders,
         *,
         condition: base.Condition = base.ALWAYS,
+        check: base.Check | None = None,
     ) -> base.PutResult:
         store.put = send  # type: ignore[method-assign]
         assert not isinstance(body, base.SlicedBody)

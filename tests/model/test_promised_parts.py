@@ -4,6 +4,7 @@ again before the journal has what takes their place. (--durability=journal, a sp
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -31,7 +32,9 @@ class Watched:
     overwritten: list[int] = field(default_factory=list)
     sent: list[tuple[str, int]] = field(default_factory=list)
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, **options: Any
+    ) -> Part:
         self.sent.append((key, number))
         start = (number - 1) * PART
         for low, high in self.promised():

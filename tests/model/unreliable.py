@@ -98,12 +98,18 @@ class UnreliableStore(MemoryStore):
             self._quiet.set()
 
     async def put(
-        self, key: str, body: Body, headers: WriteHeaders, *, condition: Condition = ALWAYS
+        self,
+        key: str,
+        body: Body,
+        headers: WriteHeaders,
+        *,
+        condition: Condition = ALWAYS,
+        check: base.Check | None = None,
     ) -> base.PutResult:
         data = b"".join(body.slices()) if isinstance(body, base.SlicedBody) else bytes(body)
         send = super().put
         return await self._send(
-            "PutObject", key, lambda: send(key, data, headers, condition=condition)
+            "PutObject", key, lambda: send(key, data, headers, condition=condition, check=check)
         )
 
     async def delete(self, key: str) -> None:
@@ -134,11 +140,21 @@ class UnreliableStore(MemoryStore):
         send = super().create_upload
         return await self._send("CreateMultipartUpload", key, lambda: send(key, headers))
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> base.Part:
+    async def upload_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: Body,
+        *,
+        check: base.Check | None = None,
+    ) -> base.Part:
         data = b"".join(body.slices()) if isinstance(body, base.SlicedBody) else bytes(body)
         send = super().upload_part
         return await self._send(
-            "UploadPart", f"{key} part {number}", lambda: send(key, upload_id, number, data)
+            "UploadPart",
+            f"{key} part {number}",
+            lambda: send(key, upload_id, number, data, check=check),
         )
 
     async def complete_upload(

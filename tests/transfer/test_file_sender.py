@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -211,12 +212,14 @@ class Changing(MemoryStore):
         super().__init__(minimum_part_size=1)
         self.path = path
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: Body, **options: Any
+    ) -> Part:
         if number == 3:
             with self.path.open("r+b") as file:
                 file.seek(PART * 8)
                 file.write(b"changed")
-        return await super().upload_part(key, upload_id, number, body)
+        return await super().upload_part(key, upload_id, number, body, **options)
 
 
 async def test_a_file_that_changes_while_it_is_read_is_not_published(tmp_path: Path) -> None:
@@ -277,9 +280,11 @@ async def test_parts_over_32_mib_are_read_in_slices(tmp_path: Path) -> None:
     bodies: list[Body] = []
 
     class Watching(MemoryStore):
-        async def upload_part(self, key: str, upload_id: str, number: int, body: Body) -> Part:
+        async def upload_part(
+            self, key: str, upload_id: str, number: int, body: Body, **options: Any
+        ) -> Part:
             bodies.append(body)
-            return await super().upload_part(key, upload_id, number, body)
+            return await super().upload_part(key, upload_id, number, body, **options)
 
     here = Rig(tmp_path, Watching(minimum_part_size=1))
     here.sender.schedule = PartSchedule(part, 100, 1 << 40)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -337,8 +338,10 @@ async def test_where_etags_are_no_md5s_the_journals_checksum_counts(tmp_path: Pa
 class _Encrypted(MemoryStore):
     """ETags of parts tell nothing about their bytes."""
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: object) -> Part:
-        part = await super().upload_part(key, upload_id, number, body)  # type: ignore[arg-type]
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: object, **options: Any
+    ) -> Part:
+        part = await super().upload_part(key, upload_id, number, body, **options)  # type: ignore[arg-type]
         stored = self.uploads[upload_id].parts
         etag = f"{number:032x}"
         stored[number] = (etag, stored[number][1])
@@ -416,11 +419,13 @@ async def test_a_part_damaged_in_memory_between_its_check_and_its_checksum_is_se
     damage = [True, False]
 
     class Store(MemoryStore):
-        async def upload_part(self, key: str, upload_id: str, number: int, body: object) -> Part:
+        async def upload_part(
+            self, key: str, upload_id: str, number: int, body: object, **options: Any
+        ) -> Part:
             data = bytearray(body)  # type: ignore[call-overload]
             if number == 2 and damage.pop(0):
                 data[100] ^= 1
-            return await super().upload_part(key, upload_id, number, bytes(data))
+            return await super().upload_part(key, upload_id, number, bytes(data), **options)
 
     store = Store(minimum_part_size=MINIMUM, capabilities=ALL_CAPABILITIES)
     assert (await store.capabilities()).checks_crc32c
