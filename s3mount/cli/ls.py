@@ -10,6 +10,7 @@ from s3mount.cli.exits import FAILED
 from s3mount.cli.mount import complain
 from s3mount.cli.service import Service, run, service_options
 from s3mount.cli.texts import count_text
+from s3mount.cli.tool_options import lines_json_option
 
 EXAMPLES = """\b
 Examples:
@@ -30,7 +31,7 @@ Examples:
               help="The keys as they are, of all that begin with what follows 'BUCKET:/', also"
                    " those that no path can name.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N names.")
-@click.option("--json", "as_json", is_flag=True, help="An object of JSON a line, for programs.")
+@lines_json_option
 @click.option("-q", "--quiet", is_flag=True, help="Nothing is said of what is left out.")
 @service_options()
 def ls(
@@ -92,6 +93,7 @@ class _Ls:
 
     def run(self) -> None:
         from s3mount.transfer.listing import Listed, Lister
+        from s3mount.transfer.places import NothingThere
 
         async def work() -> Listed:
             where = self.service.locate(self.location)
@@ -100,13 +102,14 @@ class _Ls:
                 cache = None if self.flat else self.service.stat_cache(config)
                 lister = Lister(store, self.service.defaults, cache, attributes=self.attributes)
                 if self.flat:
-                    return await lister.flat(where.key, self._take)
-                return await lister.view(where, self._take, recursive=self.recursive)
+                    found = await lister.flat(where.key, self._take)
+                else:
+                    found = await lister.view(where, self._take, recursive=self.recursive)
+                if not found.found:
+                    raise NothingThere(where)
+                return found
 
         listed = run(work, if_interrupted="ls changes nothing: start it again")
-        if not listed.found:
-            complain(f"there is nothing at {self.location}; see what is there: s3mount ls BUCKET")
-            sys.exit(FAILED)
         if self.cut and not self.quiet:
             complain("there is more (--limit)")
         if listed.unreachable and not self.quiet:

@@ -8,7 +8,20 @@ import s3mount
 
 # Each is the command of this name in the module of this name, imported when it is asked for:
 # without boto3, trio and awscrt, `status` starts in a third of the time.
-COMMANDS = ("mount", "umount", "status", "flush", "retry", "cancel", "recover", "ls", "demo")
+COMMANDS = (
+    "mount",
+    "umount",
+    "status",
+    "flush",
+    "retry",
+    "cancel",
+    "recover",
+    "ls",
+    "cp",
+    "mv",
+    "rm",
+    "demo",
+)
 
 
 class Commands(click.Group):

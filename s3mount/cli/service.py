@@ -29,6 +29,7 @@ from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.location import Location, parse_location
 from s3mount.store.base import ObjectStore
 from s3mount.store.errors import StoreError
+from s3mount.transfer.places import NothingThere
 
 if TYPE_CHECKING:
     from s3mount.namespace import StatCache
@@ -41,6 +42,10 @@ _READING = (
     *("no-verify-ssl", "ca-bundle", "requester-pays", "cache-dir", "retries", "request-deadline"),
 )
 _WRITING = ("acl", "storage-class", "sse", "sse-kms-key-id", "transfers")
+
+
+class Declined(Exception):
+    """The user was asked and said no; the text says what that means."""
 
 
 @dataclass(slots=True)
@@ -159,7 +164,7 @@ def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
         if isinstance(cause, BrokenPipeError):  # who reads has enough, as `| head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(FAILED)
-        if isinstance(cause, (StoreError, FilesystemError, OSError)):
+        if isinstance(cause, (StoreError, FilesystemError, OSError, Declined, NothingThere)):
             complain(str(cause))
             sys.exit(FAILED)
         raise
