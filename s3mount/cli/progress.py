@@ -80,8 +80,7 @@ class _View:
 
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
-        self.rate = Rate(time.monotonic())
-        self.seen = bar.done_bytes
+        self.rate = Rate(time.monotonic(), bar.done_bytes)
 
     def render(self, console: "Console") -> "RenderableType":
         from rich.cells import cell_len
@@ -91,7 +90,7 @@ class _View:
         from rich.text import Text
 
         bar, now = self.bar, time.monotonic()
-        self._measure(now)
+        self.rate.reached(bar.done_bytes, now)
         numbers, share = self._numbers(now), self._share()
         left = console.width - cell_len(bar.title) - cell_len(numbers) - 2
         cells: list[RenderableType] = [Text(bar.title)]
@@ -111,12 +110,6 @@ class _View:
             line.add_column(no_wrap=True, overflow="crop")
         line.add_row(*cells)
         return line
-
-    def _measure(self, now: float) -> None:
-        done = self.bar.done_bytes
-        if done != self.seen:
-            self.rate.add(done - self.seen, now)
-            self.seen = done
 
     def _share(self) -> float | None:
         """Of the bytes, or, where there are none, of the files."""

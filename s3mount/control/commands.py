@@ -17,6 +17,12 @@ Json = Any
 # What the mount does at present, as status shows it.
 SERVING, DRAINING, UNMOUNTED = "serving", "draining", "unmounted"
 
+# Of what `s3mount status --json` prints (man page): a new one only if a name is taken away or gets
+# another meaning.
+FORMAT = 1
+# Reasons that are told at a time: where all of a long queue fails, the first ones say why.
+ERRORS = 100
+
 
 @dataclass(slots=True)
 class MountState:
@@ -39,8 +45,15 @@ class MountState:
             "files": pending.files,
             "unfinished": pending.unfinished,
             "journalled": self.filesystem.durable,
-            "errors": list(pending.errors),
+            "errors": list(pending.errors[:ERRORS]),
+            "sent": pending.sent,
+            "per_second": _rounded(pending.per_second),
+            "eta": _rounded(pending.eta),
         }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
 
 
 def commands(state: MountState) -> Mapping[str, Command]:
@@ -49,12 +62,15 @@ def commands(state: MountState) -> Mapping[str, Command]:
     async def status(request: Mapping[str, Json]) -> Json:
         config = state.config
         return {
+            "format": FORMAT,
             "version": s3mount.__version__,
             "pid": os.getpid(),
             "bucket": config.store.bucket,
             "prefix": config.prefix,
             "endpoint": config.store.endpoint_url,
             "mountpoint": str(config.mountpoint),
+            "read_only": config.read_only,
+            "durability": config.writeback.durability,
             "uptime": round(time.time() - state.started, 1),
             **state.filesystem.status(),
             "pending": state.pending(),

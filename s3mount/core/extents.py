@@ -142,3 +142,8 @@ class Extents:
 
     def __repr__(self) -> str:
         return f"Extents({list(self)})"
+
+
+def total_within(extents: Extents, start: int, end: int) -> int:
+    """How many offsets of [start, end) are in."""
+    return sum(b - a for a, b in extents.within(start, end))

@@ -163,7 +163,10 @@ async def _send(
     uploader = file.state.uploader
     if end - start <= max(uploader.config.single_put_limit, uploader.schedule.part_size):
         async with uploader.memory.holding(end - start), _body(file, start, end, base) as body:
-            await file.state.store.put(name, body.body, headers, condition=ALWAYS, check=body.check)
+            with uploader.traffic.sending(start, end):
+                await file.state.store.put(
+                    name, body.body, headers, condition=ALWAYS, check=body.check
+                )
         uploader.progressed()
     else:
         await _send_parts(file, name, headers, start, end, base)
@@ -185,7 +188,8 @@ async def _send_parts(
         weight = high - low if high - low <= SLICED_OVER else 2 * SLICE
         async with uploader.memory.holding(weight), _body(file, low, high, base) as body:
             send = partial(store.upload_part, name, upload_id, number, body.body, check=body.check)
-            parts[number] = await _patiently(send)
+            with uploader.traffic.sending(low, high):
+                parts[number] = await _patiently(send)
         uploader.progressed()
 
     try:

@@ -313,7 +313,7 @@ class FileSystem:
 
     def status(self) -> dict[str, Any]:
         """JSON-able: queue, transfers, errors, request counts, caches."""
-        return describe(self.state, self.pending()) | {"recovery": self.recovering.report()}
+        return describe(self.state) | {"recovery": self.recovering.report()}
 
     @property
     def invalidate(self) -> Invalidate | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.rate import seconds_left
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.stat import Pending
@@ -27,21 +28,27 @@ class Leaving:
 
     def pending(self) -> Pending:
         unsent = self._unsent()
-        intents = self.state.queue.unfinished()
+        traffic = self.state.uploader.traffic
+        left, per_second = sum(file.unsent_bytes for file in unsent), traffic.per_second()
         errors = [
             f"{self.state.namespace.key(file.inode)}: {file.error}"
             for file in unsent
             if file.error is not None
         ]
         errors += [
-            f"{intent.describe()}: {intent.error}" for intent in intents if intent.error is not None
+            f"{intent.describe()}: {intent.error}"
+            for intent in self.state.queue.each()
+            if intent.error is not None
         ]
         return Pending(
-            intents=len(intents),
-            bytes=sum(file.unsent_bytes for file in unsent),
+            intents=sum(self.state.queue.by_kind.values()),
+            bytes=left,
             files=len(unsent),
             errors=errors,
             unfinished=sum(file.is_being_written for file in unsent),
+            sent=traffic.sent,
+            per_second=per_second,
+            eta=seconds_left(left, per_second),
         )
 
     def left(self) -> list[str]:

@@ -128,9 +128,8 @@ class OpenFile:
 
     @property
     def unsent_bytes(self) -> int:
-        """About: parts that are sent twice count twice."""
-        sent = 0 if self.upload is None else self.upload.sent_bytes
-        return max(0, self.size - sent)
+        """Written here, and the service does not have them yet."""
+        return 0 if self.upload is None else self.upload.unsent_bytes
 
     @property
     def fills_spool(self) -> bool:

@@ -48,6 +48,9 @@ class Pending:
     files: int
     errors: list[str] = field(default_factory=list)
     unfinished: int = 0  # of the files: those that programs are still writing
+    sent: int = 0  # bytes of files sent since the mount began, as far as connections took them
+    per_second: float | None = None  # of these, at present
+    eta: float | None = None  # seconds until `bytes` are sent, None where nobody can say
 
     def __bool__(self) -> bool:
         return bool(self.intents or self.files)

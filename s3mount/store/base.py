@@ -161,6 +161,17 @@ class Capabilities:
     multipart_etags: bool = False  # that of Complete is made of the parts' ETags, as S3's is
 
 
+@dataclass(frozen=True, slots=True)
+class LaneUse:
+    """Requests of one lane: under way, waiting for their turn, how many may be under way at
+    present (fewer after a SlowDown), and how many at most."""
+
+    busy: int
+    waiting: int
+    limit: int
+    most: int
+
+
 class ObjectStore(Protocol):
     """One bucket. Errors are StoreErrors; methods that name none raise any of them.
 
@@ -315,6 +326,10 @@ class ObjectStore(Protocol):
     def counts(self) -> Mapping[str, int]:
         """Requests sent since the start by S3 operation name ('PutObject', ...), and 'Retries',
         'SlowDowns', 'BytesIn', 'BytesOut'."""
+        ...
+
+    def lanes(self) -> Mapping[str, LaneUse]:
+        """By the lane's name, as it is now; none where requests take no turns."""
         ...
 
     async def aclose(self) -> None: ...

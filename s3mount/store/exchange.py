@@ -23,6 +23,7 @@ from s3mount.store import errors
 from s3mount.store.base import Body, SlicedBody
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Endpoint, https_proxy
+from s3mount.store.handed import report_of_caller
 from s3mount.store.request import Answer, Request
 
 # One sendall's timeout covers all its bytes; 256 KiB within the read timeout of 20 s are
@@ -218,10 +219,17 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
 
 def _slices(body: Body, deadline: float) -> Iterator[memoryview]:
     """Raises _BodyTooSlow once the deadline has passed."""
+    report, handed = report_of_caller(), 0
     pieces: Iterator[Any] = body.slices() if isinstance(body, SlicedBody) else iter((body,))
     for piece in pieces:
         view = memoryview(piece).cast("B")
         for offset in range(0, view.nbytes, SEND_SLICE):
             if time.monotonic() > deadline:
                 raise _BodyTooSlow
-            yield view[offset : offset + SEND_SLICE]
+            if report is not None:
+                report(handed)  # all before this slice
+            part = view[offset : offset + SEND_SLICE]
+            yield part
+            handed += part.nbytes
+    if report is not None:
+        report(handed)

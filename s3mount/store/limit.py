@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 
 from s3mount.core.config import StoreConfig
+from s3mount.store.base import LaneUse
 from s3mount.store.call import Budget, Call, Lane
 from s3mount.store.counts import Counts
 from s3mount.store.errors import SlowDown
@@ -29,6 +30,10 @@ class AdaptiveLimiter:
     @property
     def total(self) -> int:
         return int(self.capacity.total_tokens)
+
+    def use(self) -> LaneUse:
+        now = self.capacity.statistics()
+        return LaneUse(now.borrowed_tokens, now.tasks_waiting, self.total, self.most)
 
     def slowed(self, now: float) -> None:
         self._successes = 0
@@ -56,6 +61,9 @@ class Lanes:
             Lane.MUTATION: AdaptiveLimiter(config.mutation_concurrency),
             Lane.TRANSFER: AdaptiveLimiter(config.transfer_concurrency),
         }
+
+    def use(self) -> dict[str, LaneUse]:
+        return {str(lane): limiter.use() for lane, limiter in self.limiters.items()}
 
     async def attempt(self, call: Call[T], budget: Budget) -> T:
         """Waits for a thread without spending the budget."""

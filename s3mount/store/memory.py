@@ -354,5 +354,8 @@ class MemoryStore(MemoryBucket):
     def counts(self) -> Mapping[str, int]:
         return dict(self._counts)
 
+    def lanes(self) -> Mapping[str, base.LaneUse]:
+        return {}
+
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -56,4 +56,5 @@ def open_store(config: StoreConfig) -> ObjectStore:
         probe,
         uploads,
         counts,
+        lanes,
     )

@@ -20,7 +20,7 @@ from botocore.credentials import ReadOnlyCredentials
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.store.answers import object_info
-from s3mount.store.base import ObjectInfo
+from s3mount.store.base import LaneUse, ObjectInfo
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint, https_proxy
 from s3mount.store.errors import (
@@ -106,6 +106,9 @@ class QuickHead:
                 return None
             self._limiter.succeeded()
             return found
+
+    def use(self) -> LaneUse:
+        return self._limiter.use()
 
     async def aclose(self) -> None:
         await self._close_idle(0.0)

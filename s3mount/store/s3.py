@@ -33,6 +33,7 @@ from s3mount.store.counts import Counts
 from s3mount.store.deleting import BatchDelete
 from s3mount.store.endpoint import Connection
 from s3mount.store.headers import RequestHeaders
+from s3mount.store.limit import Lanes
 from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.quick_head import QuickHead
@@ -58,6 +59,7 @@ class S3Store:
         probe: CapabilityProbe,
         uploads: MultipartUploads,
         counts: Counts,
+        lanes: Lanes,
     ) -> None:
         self._config = config
         self._connection = connection
@@ -67,6 +69,7 @@ class S3Store:
         self._probe = probe
         self._uploads = uploads
         self._counts = counts
+        self._lanes = lanes
         self._headers = RequestHeaders(config)
         self._etags = integrity.Md5Etags(encrypted=self._headers.encrypted)
         self._deletes = BatchDelete(sender, self._headers)
@@ -400,6 +403,10 @@ class S3Store:
 
     def counts(self) -> Mapping[str, int]:
         return self._counts.snapshot()
+
+    def lanes(self) -> Mapping[str, base.LaneUse]:
+        """Those of threads, and 'head': the quick HEADs that need none."""
+        return {**self._lanes.use(), "head": self._quick.use()}
 
     async def aclose(self) -> None:
         """Idle connections are closed; requests under way end by themselves."""

@@ -319,8 +319,11 @@ class Commit:
         ):
             lost = self._upload.lost
             try:
-                with lost.request(
-                    self.key, self._sent(), self._since, replaced=self._replaced(self.key)
+                with (
+                    lost.request(
+                        self.key, self._sent(), self._since, replaced=self._replaced(self.key)
+                    ),
+                    self._upload.traffic.sending(0, self._size),
                 ):
                     result = await self._store.put(
                         self.key,

@@ -2,13 +2,13 @@
 
 import errno
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.extents import total_within
 from s3mount.store.base import (
     Condition,
     PutResult,
@@ -29,6 +29,7 @@ from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.lost_answers import LostAnswers
 from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
+from s3mount.writeback.traffic import Traffic
 
 if TYPE_CHECKING:
     from s3mount.writeback.uploader import Uploader
@@ -72,9 +73,9 @@ class FileUpload:
         # record counts on.
         self.on_overwrite: Callable[[], Awaitable[None]] | None = None
         self.error: Exception | None = None  # the last one
+        self.failures = 0  # tries in a row, of parts and commits, that the service did not take
+        self.traffic = Traffic(uploader.traffic)
         self._size = 0
-        self._started_at = 0.0
-        self.sent_bytes = 0
 
     def was_published(self, base: BaseObject, stamp: int) -> None:
         """The unfinished upload became this object, with the file's bytes as of `stamp`, before a
@@ -154,11 +155,12 @@ class FileUpload:
             except BaseException as error:
                 self.file.commit_failed(snapshot)
                 if isinstance(error, Exception):
-                    self.error = error
+                    self.failed(error)
                 raise
             else:
                 self.file.commit_succeeded(snapshot, size)
                 self.published = self.file.failure = self.error = None
+                self.failures = 0
                 self.uploader.progressed()
                 return result
             finally:
@@ -207,15 +209,16 @@ class FileUpload:
         """Whether something is on its way that will free room or fail."""
         return self.committing or bool(self.flights)
 
-    def transfer(self) -> dict[str, Any]:
-        elapsed = max(1e-3, time.monotonic() - self._started_at) if self._started_at else 0.0
-        return {
-            "key": self.name,
-            "size": self._size,
-            "sent": self.sent_bytes,
-            "rate": self.sent_bytes / elapsed if elapsed else 0.0,
-            "error": str(self.error) if self.error is not None else None,
-        }
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes written here that the service does not have: neither in an acknowledged part that
+        is right still nor handed to a connection. What a commit sends along with them (an edit
+        travels in whole parts) does not count."""
+        dirty = self.file.dirty
+        left = dirty.total - self.table.acknowledged_of(dirty)
+        for body in self.traffic.bodies:
+            left -= min(body.handed, total_within(dirty, body.start, body.end))
+        return max(0, left)
 
     # -- parts ahead of the commit
 
@@ -256,10 +259,15 @@ class FileUpload:
     def landed(self, flight: Flight) -> None:
         del self.flights[flight.number]
 
+    def failed(self, error: Exception) -> None:
+        """A try of a part or commit; another one follows, or not."""
+        self.error = error
+        self.failures += 1
+
     def fail(self, error: Exception) -> None:
         """It will not go on by itself: writers that wait for room get `error`."""
         log.error("%r cannot be uploaded: %s", self.name, error)
-        self.error = error
+        self.failed(error)
         self.file.failure = error
         self.uploader.spool.wake()
 
@@ -284,7 +292,6 @@ class FileUpload:
                     raise CommitSuperseded  # aborted meanwhile
                 key, headers = destination()
                 await self._begun.begin(key, headers, self.file.record_id)
-                self._started_at, self.sent_bytes = time.monotonic(), 0
             assert self.upload_id is not None
             return self.upload_id
 
@@ -318,22 +325,23 @@ class FileUpload:
                 assert self.key is not None
                 assert self.upload_id is not None
                 self.table.attempt(number, start, end)
-                part = await uploader.store.upload_part(
-                    self.key, self.upload_id, number, body.body, check=body.check
-                )
+                with self.traffic.sending(start, end):
+                    part = await uploader.store.upload_part(
+                        self.key, self.upload_id, number, body.body, check=body.check
+                    )
                 assert body.stamp is not None
                 checksum = body.checksum_of(part, self.key)
                 known_base = None if body.pure else etag or ""
                 order = self.uploader.next_part() if flight is None else flight.order
                 sent = SentPart(part, start, end, body.stamp, known_base, order)
                 self.acknowledge(number, sent, checksum)
-        self.sent_bytes += end - start
 
     def acknowledge(self, number: int, sent: SentPart, checksum: str | None = None) -> None:
         """The server has the part; `checksum` is that of its bytes, where it is known."""
         known = self._begun.has(sent, checksum or sent.part.checksum)
         self.table.acknowledge(number, sent, droppable=known)
         self.error = None
+        self.failures = 0
         self.uploader.progressed()
 
     def still_valid(self, number: int, base: str | None) -> bool:

@@ -60,14 +60,14 @@ class Flight:
                 if upload.file.dropped:
                     upload.fail(FilesystemError(errno.EIO, f"parts already sent are gone: {error}"))
                     return
-                upload.error = error
+                upload.failed(error)
                 if upload_id == upload.upload_id:
                     upload.forget_upload()
             except StoreError as error:
-                upload.error = error
                 if not error.transient:
                     upload.fail(error)
                     return
+                upload.failed(error)
             except (FilesystemError, OSError) as error:
                 upload.fail(error)
                 return

@@ -14,6 +14,7 @@ anything else runs.
 """
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -206,11 +207,14 @@ class IntentIndex:
 
     def __init__(self) -> None:
         self.all: dict[int, Intent] = {}
+        self.by_kind: Counter[Kind] = Counter()
         self._by_key: dict[str, set[Intent]] = {}
         self._by_parent: dict[str, set[Intent]] = {}
         self._trees: set[Intent] = set()
 
     def add(self, intent: Intent) -> None:
+        if intent.sequence not in self.all:
+            self.by_kind[intent.kind] += 1
         self.all[intent.sequence] = intent
         for key in intent.held_keys():
             self._by_key.setdefault(key, set()).add(intent)
@@ -219,7 +223,8 @@ class IntentIndex:
             self._trees.add(intent)
 
     def remove(self, intent: Intent) -> None:
-        self.all.pop(intent.sequence, None)
+        if self.all.pop(intent.sequence, None) is not None:
+            self.by_kind[intent.kind] -= 1
         for key in intent.held_keys():
             for index, name in ((self._by_key, key), (self._by_parent, parent_of(key))):
                 holders = index.get(name)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from s3mount.core.extents import Extents, total_within
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store.base import Part
 from s3mount.writeback.spooled_file import SpooledFile
@@ -61,6 +62,14 @@ class PartTable:
             sent is not None
             and (sent.base is None or sent.base == (base or ""))
             and not self._file.changed_since(sent.stamp, sent.start, sent.end)
+        )
+
+    def acknowledged_of(self, dirty: Extents) -> int:
+        """How many of these bytes are in parts that still equal the file."""
+        return sum(
+            total_within(dirty, sent.start, sent.end)
+            for sent in self.sent.values()
+            if not self._file.changed_since(sent.stamp, sent.start, sent.end)
         )
 
     def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:

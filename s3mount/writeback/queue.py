@@ -3,7 +3,7 @@
 import heapq
 import logging
 import random
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
 import trio
 
@@ -227,6 +227,11 @@ class IntentQueue:
 
     # -- looking -------------------------------------------------------------------------------
 
+    @property
+    def by_kind(self) -> Mapping[Kind, int]:
+        """How many are unfinished."""
+        return self._index.by_kind
+
     def holders(self, key: str) -> set[Intent]:
         """Unfinished intents that hold exactly this key."""
         return set(self._index.holders(key))
@@ -234,6 +239,11 @@ class IntentQueue:
     def trees_over(self, key: str) -> list[Intent]:
         """Unfinished renames of directories that `key` is in, in the order of their making."""
         return sorted(self._index.trees_over(key), key=lambda intent: intent.sequence)
+
+    def each(self) -> Iterator[Intent]:
+        """All that are unfinished, about in the order in which they were added: of a hundred
+        thousand the first ones cost nothing."""
+        return iter(self._index.all.values())
 
     def unfinished(self, prefix: str = "") -> list[Intent]:
         """In the order in which they were added."""

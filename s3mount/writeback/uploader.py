@@ -22,6 +22,7 @@ from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.memory_limit import MemoryLimit
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spooled_file import SpooledFile
+from s3mount.writeback.traffic import Traffic
 from s3mount.writeback.upload_plan import PlanLimits
 
 __all__ = ["BaseObject", "FileUpload", "Uploader"]
@@ -57,6 +58,7 @@ class Uploader:
         self.memory = MemoryLimit(config.bytes_in_flight)
         self.readers = trio.CapacityLimiter(READERS)
         self.doubts = Doubts(store)
+        self.traffic = Traffic()
         # Commits of closed files that wait to be coalesced start, what waits for the journal's
         # next sync is given back; True if that frees something soon.
         self.on_full: Callable[[], bool] | None = None
@@ -111,10 +113,6 @@ class Uploader:
                 await trio.sleep_forever()
             finally:
                 self.nursery = None
-
-    def transfers(self) -> list[dict[str, Any]]:
-        """For `status`: what is being sent now."""
-        return [upload.transfer() for upload in self._uploads.values() if upload.active]
 
     # -- used by FileUpload
 

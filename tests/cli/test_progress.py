@@ -14,13 +14,12 @@ MIB = 1024 * 1024
 
 def drawn(bar: Bar, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the bar looks like ten seconds after it began, all of `done_bytes` done since."""
-    clock = iter([0.0, 10.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     done, bar.done_bytes = bar.done_bytes, 0
     view = _View(bar)
     bar.done_bytes = done
+    monkeypatch.setattr(time, "monotonic", lambda: 10.0)
     console = Console(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
-    monkeypatch.undo()
     with console.capture() as capture:
         console.print(view.render(console))
     return "".join(part.partition("m")[2] for part in ("m" + capture.get()).split("\x1b["))

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3mount.core.extents import Extents
+from s3mount.core.extents import Extents, total_within
 
 LIMIT = 60
 offsets = st.integers(0, LIMIT)
@@ -69,3 +69,10 @@ def test_a_copy_is_equal_and_independent(
     twin.add(start, end)
     assert _offsets(list(extents)) == model
     assert twin.total == len(model | set(range(start, end)))
+
+
+def test_total_within_counts_what_is_in_a_range() -> None:
+    extents = Extents([(0, 10), (20, 30)])
+    assert total_within(extents, 5, 25) == 10
+    assert total_within(extents, 10, 20) == 0
+    assert total_within(extents, 0, 100) == extents.total == 20

@@ -7,54 +7,64 @@ from hypothesis import strategies as st
 from s3mount.core.rate import MEMORY, SHORTEST, Rate, seconds_left
 
 
-@given(
-    st.floats(1.0, 1e9),
-    st.floats(0.01, 0.5),
-    st.integers(2, 400),
-)
-def test_a_steady_flow_shows_as_what_it_is_from_the_start(
-    per_second: float, interval: float, pieces: int
+@given(st.floats(1.0, 1e9), st.lists(st.floats(0.001, 20.0), min_size=1, max_size=100))
+def test_a_steady_flow_shows_as_what_it_is_from_the_start_whenever_it_is_looked_at(
+    per_second: float, intervals: list[float]
 ) -> None:
     rate = Rate(100.0)
     now = 100.0
-    for _ in range(pieces):
-        # Half of the interval before and after: the middle of what the piece stands for.
-        rate.add(per_second * interval, now + interval / 2)
+    for interval in intervals:
         now += interval
+        rate.reached(per_second * (now - 100.0), now)
     shown = rate.per_second(now)
     if now - 100.0 < SHORTEST:
         assert shown is None
     else:
-        assert shown == pytest.approx(per_second, rel=0.01)
+        assert shown == pytest.approx(per_second, rel=1e-6)
+
+
+def fed(rate: Rate, seconds: range, per_second: float) -> None:
+    for second in seconds:
+        rate.reached(rate.total + per_second, second + 1.0)
 
 
 def test_what_has_stopped_fades_away() -> None:
     rate = Rate(0.0)
-    for second in range(60):
-        rate.add(1000.0, second + 0.5)
-    running, stopped = rate.per_second(60.0), rate.per_second(60.0 + 3 * MEMORY)
-    assert running is not None
-    assert stopped is not None
-    assert stopped < running / 15
+    fed(rate, range(60), 1000.0)
+    running = rate.per_second(60.0)
+    assert running == pytest.approx(1000.0)
+    later = 60.0 + 3 * MEMORY
+    rate.reached(rate.total, later)
+    stopped = rate.per_second(later)
+    assert stopped == pytest.approx(1000.0 / 20, rel=0.02)  # e^-3
 
 
 def test_a_change_of_pace_is_seen_within_twenty_seconds() -> None:
     rate = Rate(0.0)
-    for second in range(60):
-        rate.add(1000.0, second + 0.5)
-    for second in range(60, 80):
-        rate.add(100.0, second + 0.5)
+    fed(rate, range(60), 1000.0)
+    fed(rate, range(60, 80), 100.0)
     shown = rate.per_second(80.0)
     assert shown is not None
     assert 100.0 < shown < 250.0
 
 
-def test_a_clock_that_stands_still_does_no_harm() -> None:
+def test_a_clock_that_stands_still_loses_nothing() -> None:
     rate = Rate(5.0)
-    rate.add(10.0, 5.0)
-    rate.add(10.0, 4.0)
+    rate.reached(10.0, 5.0)
+    rate.reached(20.0, 5.0)
     assert rate.per_second(5.0) is None
-    assert rate.per_second(6.0) == pytest.approx(20.0, rel=0.06)
+    rate.reached(20.0, 6.0)
+    assert rate.per_second(6.0) == pytest.approx(20.0)
+
+
+def test_a_total_that_shrinks_is_a_new_beginning_not_a_negative_rate() -> None:
+    rate = Rate(0.0, 500.0)
+    rate.reached(100.0, 1.0)
+    assert rate.per_second(1.0) == 0.0
+    rate.reached(110.0, 2.0)
+    shown = rate.per_second(2.0)
+    assert shown is not None
+    assert 0.0 < shown < 10.0
 
 
 def test_the_time_left_is_unknown_while_nothing_moves() -> None:
