@@ -63,10 +63,6 @@ class BucketReader:
         return replace(self._bodies[body], mode=stat.S_IMODE(mode), mtime_ns=time)
 
 
-def contents_in(tree: Tree) -> set[str]:
-    return {entry.digest for entry in tree.values() if entry.kind == "file"}
-
-
 def recoverable_files(cache: Path, key: str) -> list[tuple[RecoverableFile, bytes]]:
     """What is kept of the file `key` that was never closed, and its bytes, zeros where unknown."""
     found = []

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+CERTAIN = 16  # more random bytes than these have no equals
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -110,6 +112,8 @@ class Ledger:
     base: Tree = field(default_factory=dict)  # as of the last check
     # What each name has been since then, or was about to be.
     ever: dict[str, set[Content]] = field(default_factory=dict)
+    # Bytes that the bucket has, under whatever name: as of the last check, and fsynced since.
+    stored: set[str] = field(default_factory=set)
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
     extra: Callable[[str], bool] = lambda name: False  # leftovers of a program that was cut off
     died: float | None = None  # the first death since the last check
@@ -143,6 +147,21 @@ class Ledger:
             for path, entry in sorted(found.items())
             if entry.kind != "directory"
             and entry.content not in (known if self.extra(path) else self.ever.get(path, ()))
+        ]
+
+    def missing(self, found: Tree, *, all_closed: bool) -> list[str]:
+        """What the bucket of a dead mount must have and has not, under any name: what it had at
+        the last check, what was fsynced, and (`all_closed`) what was closed."""
+        there = {entry.digest for entry in found.values() if entry.kind == "file"}
+        # What is in progress may have replaced it already.
+        unsure = {path for group in self.pending for path in group}
+        return [
+            f"{self.name}/{path}: acknowledged, and not in the bucket: {entry}"
+            for path, entry in self.tree.items()
+            if entry.kind == "file"
+            and (all_closed or entry.digest in self.stored)
+            and entry.digest not in there
+            and path not in unsure
         ]
 
     def amend(self, path: str, entry: Entry) -> None:
@@ -234,6 +253,7 @@ class Ledger:
         self.steps = []
         self.ever = {}
         self._remember(found)
+        self.stored = {entry.digest for entry in found.values() if entry.size > CERTAIN}
         self.died, self.safe_until = None, 0.0
         self.note("checked")
 

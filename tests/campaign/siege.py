@@ -14,7 +14,7 @@ from typing import Any
 
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.writeback.recoverable import all_below
-from tests.campaign.checking import BucketReader, contents_in, recoverable_files, uploads_in
+from tests.campaign.checking import BucketReader, recoverable_files, uploads_in
 from tests.campaign.ledger import Tree, read_tree
 from tests.campaign.mount_and_die import AN_HOUR_LATER, GO
 from tests.campaign.registry import Report
@@ -287,21 +287,14 @@ class Siege:
         return wrong
 
     def check_bucket_before_recovery(self, *, all_closed: bool) -> None:
-        """Nothing is there that is not a whole file; with `all_closed` (durability=close) the
-        bytes of every file that was closed are."""
+        """Nothing is there that is not a whole file. What was fsynced is there, and with
+        `all_closed` (durability=close) the bytes of every file that was closed."""
         for workload in self.workloads:
             if not workload.compare_content:
                 continue
             tree = self.reader.tree(f"{workload.name}/", bodies_only=True)
             self.lost(*workload.ledger.halves(tree))
-            there = contents_in(tree)
-            if not all_closed:
-                continue
-            # What is in progress may have replaced it already.
-            unsure = {path for group in workload.ledger.pending for path in group}
-            for path, entry in workload.ledger.tree.items():
-                if entry.kind == "file" and entry.digest not in there and path not in unsure:
-                    self.lost(f"{workload.name}/{path}: closed, and not in the bucket: {entry}")
+            self.lost(*workload.ledger.missing(tree, all_closed=all_closed))
 
     def _check_uploads(self) -> None:
         """None is left but those whose id was never learnt, and these for an hour only."""

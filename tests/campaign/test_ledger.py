@@ -137,3 +137,20 @@ def test_a_name_that_is_shown_twice_is_told(
 
     monkeypatch.setattr(os, "walk", twice)
     assert sorted(read_tree(tmp_path / "tree")) == ["a", "a (shown twice)"]
+
+
+def test_what_was_fsynced_or_checked_is_in_the_bucket_of_a_dead_mount(ledger: Ledger) -> None:
+    old, synced, closed = (file_entry(name * 40) for name in (b"o", b"s", b"c"))
+    ledger.accept({"old": old})
+    steps(ledger, ({"synced": synced, "closed": closed}, True, 0.1))
+    ledger.stored.add(synced.digest)
+    whole = {"old": old, "renamed": synced, "closed": closed}
+    for gone, wrong, wrong_if_all_closed in (
+        ("", 0, 0),
+        ("old", 1, 1),
+        ("renamed", 1, 1),
+        ("closed", 0, 1),
+    ):
+        found = {path: entry for path, entry in whole.items() if path != gone}
+        assert len(ledger.missing(found, all_closed=False)) == wrong
+        assert len(ledger.missing(found, all_closed=True)) == wrong_if_all_closed

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.campaign.ledger import Entry, Ledger, Unfinished, digest, file_entry, read_entry
+from tests.campaign.ledger import CERTAIN, Entry, Ledger, Unfinished, digest, file_entry, read_entry
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -82,6 +82,8 @@ class Workload(ABC):
                     os.fsync(out.fileno())
 
         self.acknowledged(f"write {path} {len(data)}", path, data, action)
+        if flush and len(data) > CERTAIN:
+            self.ledger.stored.add(digest(data))
 
     def acknowledged(
         self, what: str, path: str, data: bytes | bytearray, action: Callable[[], None]
