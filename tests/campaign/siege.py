@@ -115,6 +115,10 @@ class Siege:
             self.hits.unlink()
         self.died_at[place] += 1
         self.report.count("kills")
+        if self.leaving:
+            self.report.count("kills while it was leaving")
+        if ":" in place:
+            self.report.count("kills at named points")
         now, safe_until = time.monotonic() if moment is None else moment, 0.0
         if self.power_cut is not None:
             self.mount.destroy()
