@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -90,6 +91,12 @@ class Siege:
     @property
     def dead(self) -> bool:
         return self.mount.process.poll() is not None
+
+    def _has_died(self) -> bool:
+        """Soon after a program's error."""
+        with suppress(subprocess.TimeoutExpired):
+            self.mount.process.wait(1.0)
+        return self.dead
 
     def _require_death(self, reason: BaseException) -> None:
         """A program's error is right only if the mount is dead."""
@@ -243,7 +250,10 @@ class Siege:
             stored = self.reader.tree(f"{workload.name}/")
             self.lost(f"{workload.name}: the directory is gone; the bucket has {sorted(stored)}")
             workload.prepare()
-        self.lost(*workload.check_own())
+        wrong = workload.check_own()
+        if wrong and self._has_died():
+            raise Cut(wrong[0])
+        self.lost(*wrong)
         if not workload.compare_content:
             self.flush()  # opening a database may have rolled its journal back
         shown = read_tree(workload.root)
