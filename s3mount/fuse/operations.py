@@ -207,8 +207,12 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
+        """Names in `trusted.` are for root alone, as xattr(7) has it."""
         self._require_xattrs()
-        return [XAttrNameT(name) for name in await self._filesystem.listxattr(inode)]
+        names = await self._filesystem.listxattr(inode)
+        return [
+            XAttrNameT(name) for name in names if not (ctx.uid and name.startswith(b"trusted."))
+        ]
 
     @answered
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:

@@ -86,7 +86,9 @@ class Tree(LocalTree):
         elif inode.settled:
             inode.attributes_at = max(inode.attributes_at, asked_at)
         if not inode.settled and row is not None and row.matches(listed) and not row.racy:
+            touched = inode.attributes
             inode.set_attributes(row.attributes, asked_at, settled=True)
+            self.keep_times(inode, touched)
         inode.seen_at = max(inode.seen_at, asked_at)
 
     def seen_directory(
@@ -158,6 +160,7 @@ class Tree(LocalTree):
                 known is None or stat.S_IFMT(known.mode) == stat.S_IFMT(attributes.mode)
             ):
                 self._take_info(inode, info, attributes, asked_at)
+                self.keep_times(inode, known)
                 return inode
         return self.seen_info(parent, inode.name, info, asked_at)
 
@@ -210,11 +213,18 @@ class Tree(LocalTree):
         self.keep_times(inode, touched)
 
     def keep_times(self, inode: Inode, touched: Attributes | None) -> None:
-        """Times of a directory that changes here made newer than what its marker says."""
+        """Times that changes here made newer than what the store has of the same version.
+
+        Of a directory: names that came and went, its own rename. Of other files: what changes
+        ctime alone, as a chmod to the mode that it has, which is not worth a request.
+        """
         new = inode.attributes
-        if touched is not None and new is not None:
-            mtime, ctime = max(touched.mtime_ns, new.mtime_ns), max(touched.ctime_ns, new.ctime_ns)
-            inode.attributes = replace(new, mtime_ns=mtime, ctime_ns=ctime)
+        if touched is None or new is None:
+            return
+        if inode.directory is None and replace(touched, ctime_ns=new.ctime_ns) != new:
+            return
+        mtime, ctime = max(touched.mtime_ns, new.mtime_ns), max(touched.ctime_ns, new.ctime_ns)
+        inode.attributes = replace(new, mtime_ns=mtime, ctime_ns=ctime)
 
     def _take_info(
         self, inode: Inode, info: ObjectInfo, attributes: Attributes, asked_at: float

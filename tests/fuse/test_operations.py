@@ -242,6 +242,13 @@ async def test_xattrs_that_nobody_asked_for_answer_enosys(name: str) -> None:
     assert filesystem.calls == []
 
 
+async def test_trusted_attributes_are_listed_for_root_alone() -> None:
+    ops, _ = operations([b"user.a", b"trusted.b", b"c"])
+    root = cast(pyfuse3.RequestContext, SimpleNamespace(uid=0, gid=0, pid=1, umask=0o22))
+    assert await ops.listxattr(INODE, CTX) == [b"user.a", b"c"]
+    assert await ops.listxattr(INODE, root) == [b"user.a", b"trusted.b", b"c"]
+
+
 async def test_files_that_the_kernel_forgot_to_release_are_released_at_the_end() -> None:
     ops, filesystem = operations(OpenResult(handle=5, keep_cache=True))
     info = await ops.open(INODE, FLAGS, CTX)

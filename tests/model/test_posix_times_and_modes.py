@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import trio
 
 from s3mount.core.config import MountConfig
 from s3mount.filesystem.stat import Stat
 from s3mount.filesystem.timestamps import REALTIME_COARSE
 from s3mount.store.memory import MemoryStore
 from tests.model.bucket import attributes_of, permissions
-from tests.model.mounted import GID, UID, Client, mounted
+from tests.model.mounted import GID, TTL, UID, Client, mounted
 
 LONG_AGO = 1_000_000_000_000_000_000
 STRANGER = (2001, 2002)
@@ -54,6 +55,26 @@ async def test_a_renames_ctime_reaches_the_bucket(client: Client, store: MemoryS
     stored = attributes_of(store.objects["b"])
     assert stored.ctime_ns == (await client.stat("b")).attributes.ctime_ns > LONG_AGO
     assert stored.mtime_ns == LONG_AGO
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link"])
+async def test_a_ctime_that_was_shown_does_not_go_back(client: Client, kind: str) -> None:
+    """Neither of these changes is worth a copy of the object, which keeps an older ctime."""
+    if kind == "file":
+        await client.write("a", b"x")
+    elif kind == "directory":
+        await client.mkdir("a")
+    else:
+        await client.symlink("a", b"x")
+    await client.rename("a", "b")
+    await trio.sleep(1)
+    await client.rename("b", "a")
+    mode = (await client.stat("a")).attributes.mode
+    await trio.sleep(1)
+    shown = await client.setattr("a", mode=mode)
+    await trio.sleep(2 * TTL)  # asked for again
+    assert await client.ls() == ["a"]
+    assert (await client.stat("a")).attributes == shown.attributes
 
 
 async def test_losing_its_last_name_changes_the_ctime_of_an_open_file(client: Client) -> None:
