@@ -107,7 +107,7 @@ class FileCommits(Ledger):
             key=key,
             content=file,
             size=file.size,
-            file=file.records.id,
+            file=file.records.put_id,
             attributes=inode.attributes,
             expects=expects,
             acknowledged=True,

@@ -68,12 +68,23 @@ class FileRecords:
             self._id = self._books.new_id()
         return self._id
 
+    def begin_anew(self) -> None:
+        """The content was thrown away: what comes is another file to the journal, which keeps the
+        closed record, with its chunks and its upload, until the next one is in its place."""
+        if self._record is not None:
+            self._id = None
+
     # -- closed
 
     @property
     def closed(self) -> FileRecord | None:
         """The closed record in the journal."""
         return self._record
+
+    @property
+    def put_id(self) -> int:
+        """Of the record that a PUT which begins now has its bytes from."""
+        return self.id if self._record is None else self._record.id
 
     def seal(self) -> Sealed:
         """The file as it is now; `write` puts it into the journal."""
@@ -97,11 +108,17 @@ class FileRecords:
         elif sealed.spooled is self._file.spooled:
             record = self._as_published(record)
         old, holder = self._holder, sealed.spooled
+        former = [self._draft, None if self._record is None else self._record.id]
         self._books.write_file(record)
+        for number in former:
+            if number is not None and number != record.id:
+                self._books.forget_file(number)
         self._record, self._holder, self.changes = record, holder, sealed.changes
-        if self._draft is not None and self._draft != record.id:
-            self._books.forget_file(self._draft)
         self._draft = None
+        put = self._file.put
+        if put is not None and put.file != record.id:
+            put.file = record.id
+            self._books.update(put)
         self._unpark()
 
         def given_back() -> None:
@@ -282,7 +299,8 @@ class FileRecords:
         file = self._file
         assert file.spooled is not None
         if self._draft is None:
-            self._draft = self.id if self._record is None else self._books.new_id()
+            recorded = self._record is not None and self._record.id == self.id
+            self._draft = self._books.new_id() if recorded else self.id
         self._draft_changes = file.changes
         spool = file.spooled.unsealed_record()
         self._books.write_file(self._make(self._draft, spool, closed=False))

@@ -45,7 +45,8 @@ async def truncate_file(file: "OpenFile", size: int) -> None:
 
 
 async def _forget_bytes(file: "OpenFile") -> None:
-    """O_TRUNC: nothing of the old content matters any more, uploaded parts neither."""
+    """O_TRUNC: nothing of the old content matters any more, uploaded parts neither; but to the
+    journal, which has what was closed before until the next close is recorded."""
     file.whole = True
     put = file.put
     file.rewriting = put is not None and any(handle.writable for handle in file.handles)
@@ -54,7 +55,8 @@ async def _forget_bytes(file: "OpenFile") -> None:
         file.state.queue.cancel(put)
     upload, spooled = file.upload, file.spooled
     file.upload = file.spooled = None
+    file.records.begin_anew()
     if upload is not None:
-        await upload.abort()
+        await upload.abandon()
     if spooled is not None:
         spooled.close()

@@ -167,6 +167,16 @@ class FileUpload:
                 self.committing = False
                 self.uploader.spool.wake()
 
+    async def abandon(self) -> None:
+        """Nothing of the file is wanted any more, but perhaps by the journal: an upload that its
+        record counts on stays until that is replaced (SpooledFile.on_ended)."""
+        if not self.file.promises_parts:
+            await self.abort()
+            return
+        async with self._commit_lock:
+            self._destination = None
+            await self.stop_flights()
+
     async def abort(self) -> None:
         """Ends the unfinished upload; parts on their way are stopped first, and none starts until
         the next `wrote`. The spool's bytes stay; those that were dropped are lost: a commit that

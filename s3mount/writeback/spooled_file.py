@@ -54,7 +54,8 @@ class SpooledFile:
         # Clean bytes are not given up under pressure: their object is gone or about to go.
         self.keep_clean = False
         self.readers = 0  # see `reading`
-        self.on_close: Callable[[], None] | None = None  # set by the uploader
+        # Set by the uploader: the file is closed, and no record counts on parts of its upload.
+        self.on_ended: Callable[[], None] | None = None
         self.spool = spool
         self._chunk_size = spool.pool.chunk_size
         self._chunks = FileChunks(spool.pool)
@@ -263,11 +264,14 @@ class SpooledFile:
         ones, and nothing brings these back: committed, where a killed process is all that counts,
         synced where a power cut does too. What only they named is given back."""
         self._chunks.seals.recorded(record)
+        self._perhaps_ended()
         self.spool.wake()  # also those that wait to `drop` something
 
     def forgotten(self) -> None:
         """The journal names nothing of this file any more, as `recorded` has it."""
-        if self._chunks.forgotten():
+        gave_back = self._chunks.forgotten()
+        self._perhaps_ended()
+        if gave_back:
             self.spool.wake()
 
     @property
@@ -292,6 +296,11 @@ class SpooledFile:
         """Whether parts that the journal's record counts on have been written anew here: to send
         them would take from the record what it has nowhere else."""
         return any(not self.dropped.covers(a, b) for a, b in self._chunks.seals.dropped)
+
+    @property
+    def promises_parts(self) -> bool:
+        """Whether a record counts on parts of the unfinished upload: that must not end."""
+        return bool(self._chunks.seals.dropped)
 
     async def sync(self) -> None:
         """All that was written or sealed before the call is on the disk.
@@ -360,16 +369,20 @@ class SpooledFile:
 
     def close(self) -> None:
         """Gives everything back but what a record names: that stays until `forgotten`, and
-        beyond the life of the process."""
+        beyond the life of the process. So does the upload that has what left the spool."""
         self.closed = True
         for index in tuple(self._chunks.by_index):
             self._chunks.release(index)
         for extents in (self.present, self.dirty, self.dropped, self.published):
             extents.clear()
         self.spool.files.discard(self)
-        if self.on_close is not None:
-            self.on_close()
+        self._perhaps_ended()
         self.spool.wake()
+
+    def _perhaps_ended(self) -> None:
+        if self.closed and not self.promises_parts and self.on_ended is not None:
+            ended, self.on_ended = self.on_ended, None
+            ended()
 
     # -- commits
 

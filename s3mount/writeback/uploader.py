@@ -73,11 +73,12 @@ class Uploader:
         spool.on_pressure = self.relieve
 
     def upload_for(self, file: SpooledFile) -> FileUpload:
-        """The one upload of this file; forgotten when the file is closed."""
+        """The one upload of this file; ended when the file is closed, or as soon as the journal
+        does not count on its parts any more."""
         upload = self._uploads.get(file)
         if upload is None:
             upload = self._uploads[file] = FileUpload(self, file)
-            file.on_close = lambda: self._forget(file)
+            file.on_ended = lambda: self._forget(file)
         return upload
 
     def _forget(self, file: SpooledFile) -> None:
@@ -113,6 +114,10 @@ class Uploader:
                 await trio.sleep_forever()
             finally:
                 self.nursery = None
+
+    def _of_open_files(self) -> list[FileUpload]:
+        """Without those that only the journal counts on."""
+        return [upload for file, upload in self._uploads.items() if not file.closed]
 
     # -- used by FileUpload
 
@@ -184,7 +189,7 @@ class Uploader:
             return
         if self.on_full is not None and self.on_full():
             return
-        uploads = list(self._uploads.values())
+        uploads = self._of_open_files()
         started = [upload.press() for upload in uploads]
         if any(started) or any(upload.busy for upload in uploads):
             return
@@ -195,7 +200,7 @@ class Uploader:
         """Drops one part; a dropped chunk is at once free for the writer that waits."""
         candidates = [
             (order, upload, number)
-            for upload in self._uploads.values()
+            for upload in self._of_open_files()
             for order, number in upload.droppable(ends)
         ]
         if not candidates:

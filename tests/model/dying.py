@@ -22,6 +22,7 @@ from s3mount.filesystem.build import open_filesystem
 from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.journal_records import JournalContents
+from s3mount.writeback.recoverable import Recoverable, RecoverableFile
 from tests.model.bucket import files, leftovers
 from tests.model.mounted import Client, KeptJournal
 
@@ -143,8 +144,9 @@ def _over(content: bytes, offset: int, data: bytes) -> bytes:
 class Script:
     """Runs steps on a client, and says what is expected after each."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], store: MemoryStore) -> None:
         self.steps = steps
+        self._store = store
         self.done = 0
         now = Expected()
         self._open: dict[str, int] = {}  # handle name -> node
@@ -219,6 +221,18 @@ class Script:
     async def do_wait(self, client: Client, seconds: float) -> None:
         await trio.sleep(seconds)
 
+    def expect_refuse(self, now: Expected, *operations: str) -> None:
+        pass
+
+    async def do_refuse(self, client: Client, *operations: str) -> None:
+        """From now on these requests have no answer, in this life."""
+
+        def refuse(operation: str, key: str) -> None:
+            if operation in operations:
+                raise ConnectionLost("down", operation=operation, key=key)
+
+        self._store.before = refuse
+
     # -- step by step
 
     def expect_open(self, now: Expected, handle: str, path: str, flags: int = 0) -> None:
@@ -278,7 +292,7 @@ class Mortal:
 
     async def live(self, steps: Sequence[Step]) -> int:
         """Answers how many steps the life had, once it was checked what is left of it."""
-        script = Script(steps)
+        script = Script(steps, self.store)
         config = _in(self.config, self.config.cache_dir / "before")
         journal = DyingJournal(JournalContents(), self.fate)
         with trio.CancelScope() as scope:
@@ -306,6 +320,7 @@ class Mortal:
     ) -> None:
         """What the dying tasks do from now on counts for nothing."""
         self._left, self._done = journal.load(), script.done
+        self.store.before = None
         shutil.copytree(config.writeback.spool_dir, self._after / "spool")
         scope.cancel()
 
@@ -320,7 +335,25 @@ class Mortal:
             assert not left, (self._tell(script), client.fs.status())
             await trio.sleep(LEFT_UPLOADS if journal.load().uploads else A_WHILE)
             assert client.fs.status()["failures"] == [], self._tell(script)
+            if not self._kept_in_uploads():
+                assert leftovers(client.fs, self.store) == [], self._tell(script)
+                return
+        # An upload has some of what was never closed: it goes once that was dropped.
+        for entry in self._kept_in_uploads():
+            self._recoverable.drop(entry)
+        async with _running(
+            self.store, config, KeptJournal(journal.load()), self.store.monotonic
+        ) as client:
+            await client.fs.recover()
+            await trio.sleep(A_WHILE)
             assert leftovers(client.fs, self.store) == [], self._tell(script)
+
+    @property
+    def _recoverable(self) -> Recoverable:
+        return Recoverable(self._after / "recoverable")
+
+    def _kept_in_uploads(self) -> list[RecoverableFile]:
+        return [entry for entry in self._recoverable.list() if entry.in_upload is not None]
 
     def _tell(self, script: Script, found: dict[str, bytes] | None = None) -> str:
         short = {name: _short(data) for name, data in (found or files(self.store)).items()}
