@@ -397,6 +397,8 @@ class Mutations(FileCommits):
                 source_etag, version = versions.get(key, (None, None))
                 if version is not None and source_etag == remote.etag:
                     self._bring(file, remote, key, version.etag)
+                elif version is None and intent.recovered:
+                    self._bring(file, remote, key, remote.etag)  # by the mount that died
                 if file.inode.detached:
                     self.state.orphan(file)
 

@@ -44,11 +44,13 @@ async def read_file(
 
 
 async def _changes_of_ours(file: "OpenFile", key: str) -> None:
-    """The service may have carried one out already whose answer is still on its way."""
+    """The service may have carried one out already whose answer is still on its way, or never
+    came to the mount that died."""
+    queue = file.state.queue
     running = [
         intent
-        for intent in file.state.queue.holders(key)
-        if intent.state is IntentState.RUNNING or intent.doubtful
+        for intent in (*queue.holders(key), *queue.trees_over(key))
+        if intent.state is IntentState.RUNNING or intent.doubtful or intent.recovered
     ]
     with trio.move_on_after(ANSWER_PATIENCE):
         for intent in running:

@@ -5,7 +5,6 @@ A step is a commit of the journal (the mount dies before it) or a request that c
 leaves: journal, spool and bucket of that moment.
 """
 
-import errno
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -329,7 +328,7 @@ class Mortal:
         config = _in(self.config, self._after)
         async with _running(self.store, config, journal, self.store.monotonic) as client:
             await client.fs.recover()
-            shown = {name: await _read(client, name) for name in await client.ls()}
+            shown = {name: await client.read(name) for name in await client.ls()}
             assert script.fits(shown, script.done), self._tell(script, shown)
             left = await client.fs.drain(PATIENCE)
             assert not left, (self._tell(script), client.fs.status())
@@ -358,19 +357,6 @@ class Mortal:
     def _tell(self, script: Script, found: dict[str, bytes] | None = None) -> str:
         short = {name: _short(data) for name, data in (found or files(self.store)).items()}
         return f"died {self.fate.what}, {script.done} operations were done: {short}"
-
-
-async def _read(client: Client, name: str) -> bytes:
-    """A rename that was carried out just before the crash is found out within a moment; until
-    then its old key may be asked for (a mount is not served so early)."""
-    for _ in range(5):
-        try:
-            return await client.read(name)
-        except FilesystemError as error:
-            if error.errno != errno.ESTALE:
-                raise
-        await trio.sleep(1)
-    return await client.read(name)
 
 
 def _short(data: bytes) -> str:
