@@ -44,6 +44,7 @@ from s3mount.store.errors import (
 )
 from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import ABSENT, Intent, NotYetError
+from s3mount.writeback.lock import Lock
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.uploader import BaseObject, FileUpload
 
@@ -102,7 +103,7 @@ class OpenFile:
         # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
         self.taken = False
         self.pin = None if not new else state.namespace.pin(_parent(inode), inode.name)
-        self.lock = trio.Lock()
+        self.lock = Lock()
         if new:
             inode.local_size = 0
 

@@ -18,6 +18,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.intents import Expected, Intent, Kind
 from s3mount.writeback.journal_records import FileRecord, SpoolRecord
+from s3mount.writeback.lock import Lock
 from s3mount.writeback.spooled_file import SpooledFile
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class FileRecords:
     """
 
     def __init__(self, file: "OpenFile") -> None:
-        self.lock = trio.Lock()
+        self.lock = Lock()
         self.changes = 0
         self.sealed_at = 0.0  # trio time of the last seal
         self.commits = 0  # of the file, so far

@@ -12,6 +12,7 @@ import trio
 
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.writeback.chunk import SpoolDiskError
+from s3mount.writeback.lock import Lock
 
 PREFIX = "chunk-"
 _NAME = re.compile(r"chunk-(\d{6,18})")
@@ -35,7 +36,7 @@ class ChunkFiles:
         self.uncertain: set[str] = set()
         self._serial = 0
         self._lock = -1
-        self._settling = trio.Lock()  # one fsync of the directory for all that wait for it
+        self._settling = Lock()  # one fsync of the directory for all that wait for it
 
     @property
     def is_open(self) -> bool:

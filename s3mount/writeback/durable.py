@@ -8,6 +8,7 @@ import trio
 from s3mount.core.errors import FilesystemError
 from s3mount.writeback.chunk import Chunk, SpoolDiskError
 from s3mount.writeback.chunk_pool import ChunkPool
+from s3mount.writeback.lock import Lock
 from s3mount.writeback.parallel import all_of
 
 # Of one file at once: enough to keep a disk's queue busy.
@@ -20,7 +21,7 @@ class SpoolSync:
 
     def __init__(self, pool: ChunkPool) -> None:
         self._pool = pool
-        self._lock = trio.Lock()
+        self._lock = Lock()
 
     async def __call__(self, chunks: Callable[[], Sequence[Chunk]]) -> None:
         """fdatasync of those of `chunks()` that were written since their last one, and fsync of
@@ -29,6 +30,8 @@ class SpoolSync:
         async with self._lock:
             files = [chunk for chunk in chunks() if chunk.data is None and chunk.fd >= 0]
             late = [chunk for chunk in files if chunk.unsynced or chunk.suspect]
+            if not files:
+                return
             names = {chunk.name for chunk in files}
             for chunk in late:
                 self._pool.pin(chunk)

@@ -26,6 +26,7 @@ from s3mount.writeback.body import (
 from s3mount.writeback.commit import Commit
 from s3mount.writeback.flight import Flight
 from s3mount.writeback.journal_records import UploadRecord
+from s3mount.writeback.lock import Lock
 from s3mount.writeback.lost_answers import LostAnswers
 from s3mount.writeback.part_table import PartTable, SentPart
 from s3mount.writeback.spooled_file import SpooledFile
@@ -59,12 +60,12 @@ class FileUpload:
         self.planned: frozenset[int] = frozenset()
         # An object that a commit published before it failed: the next one builds on it.
         self.published: tuple[BaseObject, int] | None = None
-        self.lost = LostAnswers(self, uploader.doubts)
+        self.lost = LostAnswers(uploader.doubts)
         self._destination: Destination | None = None
         self._last_key = ""
         self._ready: set[int] = set()  # full slots that wait for their upload
-        self._commit_lock = trio.Lock()
-        self._create_lock = trio.Lock()
+        self._commit_lock = Lock()
+        self._create_lock = Lock()
         self._begun = uploader.begun_upload()
         # Called when a commit has published before it was complete, at once: the journal should
         # name that object as the file's base before it forgets the upload.
@@ -151,7 +152,7 @@ class FileUpload:
             snapshot = self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
-                result = await self.lost.carry_out(work)
+                result = await self.lost.carry_out(work, self)
             except BaseException as error:
                 self.file.commit_failed(snapshot)
                 if isinstance(error, Exception):

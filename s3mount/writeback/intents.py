@@ -158,6 +158,12 @@ class Intent:
         self.changed.set()
         self.changed = trio.Event()
 
+    def let_go(self) -> None:
+        """It is finished: the files and inodes that its callbacks hold are not its affair now."""
+        self.content = None
+        self.on_start = self.on_done = self.on_failed = self.on_copied = None
+        self.on_retry = self.on_put_off = self.on_finished = None
+
     def was_refused(self, since: int) -> bool:
         """Whether it waits for another attempt after a refusal later than that of this number."""
         return self.refusal is not None and self.refused > since

@@ -46,9 +46,8 @@ class LostAnswers:
     file's object is there.
     """
 
-    def __init__(self, upload: "FileUpload", doubts: Doubts) -> None:
+    def __init__(self, doubts: Doubts) -> None:
         self.leftover: str | None = None
-        self._upload = upload
         self._doubts = doubts
         self._last: Unanswered | None = None
 
@@ -84,29 +83,29 @@ class LostAnswers:
             self._doubts.know(last.key, last.sent, sent)
             self._last = replace(last, sent=sent)
 
-    async def carry_out(self, work: "Commit") -> PutResult:
+    async def carry_out(self, work: "Commit", upload: "FileUpload") -> PutResult:
         again = self._last.sent if self._last is not None and work.repeats(self._last) else None
         await self._doubts.settle(work.key, again=again)
-        result = await self._take_up(work)
+        result = await self._take_up(work, upload)
         if result is None:
             try:
                 result = await work.run()
             except PreconditionFailed:
                 # The old request may have been carried out between the look and the new one.
                 before = self._last
-                result = await self._take_up(work)
+                result = await self._take_up(work, upload)
                 if result is None and self._last is before:
                     raise
                 if result is None:
                     result = await work.again().run()
-        await self._delete_leftover(work, result)
+        await self._delete_leftover(work, upload, result)
         self._last = None
         return result
 
-    async def _take_up(self, work: "Commit") -> PutResult | None:
+    async def _take_up(self, work: "Commit", upload: "FileUpload") -> PutResult | None:
         """Answers for `work` if the request without an answer did just that; if it made another
         object of this file the commit builds on that."""
-        done, upload = self._last, self._upload
+        done = self._last
         if done is None:
             return None
         found = await find_ours(
@@ -133,11 +132,13 @@ class LostAnswers:
             upload.forget_upload()
         return None
 
-    async def _delete_leftover(self, work: "Commit", result: PutResult) -> None:
+    async def _delete_leftover(
+        self, work: "Commit", upload: "FileUpload", result: PutResult
+    ) -> None:
         if self.leftover is not None and self.leftover != work.key:
             # Should this fail the next attempt finds the file's object as after a lost answer.
             self._last = work.as_unanswered(result)
             await self._doubts.settle(self.leftover, deleting=True)
             with self._doubts.of([self.leftover], deletes=True):
-                await self._upload.uploader.store.delete(self.leftover)
+                await upload.uploader.store.delete(self.leftover)
         self.leftover = None

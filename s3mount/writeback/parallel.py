@@ -8,6 +8,11 @@ import trio
 async def all_of(works: Iterable[Callable[[], Awaitable[None]]], limit: int) -> None:
     """Runs at most `limit` of them at a time; the first error cancels the rest and is raised as
     it is, not in a group."""
+    works = list(works)
+    if len(works) <= 1:
+        for work in works:
+            await work()
+        return
     limiter = trio.CapacityLimiter(limit)
     errors: list[Exception] = []
     async with trio.open_nursery() as nursery:

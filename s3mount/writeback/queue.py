@@ -494,6 +494,7 @@ class IntentQueue:
         self._note_finished(intent)
         if intent.on_finished is not None:
             intent.on_finished(intent)
+        intent.let_go()
         intent.finished.set()
         intent.tell()
         self._wake.set()
