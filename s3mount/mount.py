@@ -29,6 +29,7 @@ from s3mount.filesystem.filesystem import FileSystem
 from s3mount.fuse.kernel import (
     harden_process,
     ignore_vanished_requests,
+    tune_memory,
     tune_mount,
     tune_process,
 )
@@ -150,6 +151,7 @@ class Mount:
                 self.hooks.warn(f"warning: {problem}")
             await self._recover(filesystem)
             background.start_soon(self._look_at_others, journal)
+            tune_memory()
             mount_now(operations, self.config)
             try:
                 await background.start(control.run)
