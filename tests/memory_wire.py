@@ -21,6 +21,7 @@ from s3mount.store.endpoint import Connection, Endpoint
 from s3mount.store.exchange import Exchange
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes
+from s3mount.store.loop_client import LoopClient
 from s3mount.store.memory import MemoryStore
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.probing import Prober
@@ -182,5 +183,5 @@ def store_in_memory(
     prober = Prober(config.bucket, Sender(clear, _Once(attempts)), headers)
     probe = CapabilityProbe(config, prober.probe)
     uploads = MultipartUploads(sender, probe, headers)
-    quick = NoQuickHead(config, connection, wire, counts)
+    quick = NoQuickHead(config, LoopClient(config, connection, wire), counts)
     return S3Store(config, connection, wire, quick, sender, probe, uploads, counts, lanes)

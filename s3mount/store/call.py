@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from s3mount.store.request import Answer, Request
+
 T = TypeVar("T")
 
 # Slower than this a transfer counts as stuck: 16 parts at once over a line of 0.5 MB/s.
@@ -18,6 +20,15 @@ class Lane(StrEnum):
     READ = "read"  # GET
     MUTATION = "mutation"  # small PUT, copy, delete, create, complete, abort
     TRANSFER = "transfer"  # parts, large PUTs
+
+
+@dataclass(frozen=True, slots=True)
+class Quick(Generic[T]):
+    """The request itself and what is made of a 2xx answer to it, for a way without threads: both
+    are called in the loop."""
+
+    build: Callable[[], Request]
+    parse: Callable[[Answer], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class Call(Generic[T]):
     mutates: bool = False
     size: int = 0
     patience: float = 0.0  # seconds that the service itself may need on top
+    quick: Quick[T] | None = None
 
 
 class Budget:

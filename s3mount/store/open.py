@@ -10,9 +10,11 @@ from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes, threads
+from s3mount.store.loop_client import LoopClient
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.probing import Prober
 from s3mount.store.quick_head import QuickHead
+from s3mount.store.quick_put import QuickPuts
 from s3mount.store.retry import Retrier
 from s3mount.store.s3 import S3Store
 from s3mount.store.sender import Sender
@@ -36,14 +38,16 @@ def open_store(config: StoreConfig) -> ObjectStore:
     """The store of a bucket. Sends nothing yet; to be called where trio runs or before it does.
 
     A request goes: S3Store -> Retrier (attempts, deadline) -> Lanes (a thread of its lane) ->
-    Wire (one attempt). A HEAD is tried by QuickHead first.
+    Wire (one attempt). A HEAD is tried by QuickHead first; QuickPuts, before Lanes, takes PUTs of
+    small bodies.
     """
     counts = Counts()
     connection = Connection(config)
     headers = RequestHeaders(config)
     wire = Wire(config, connection, counts, threads(config))
     lanes = Lanes(config, counts)
-    sender = Sender(wire, Retrier(config, lanes, counts))
+    client = LoopClient(config, connection, wire)
+    sender = Sender(wire, Retrier(config, QuickPuts(config, wire, lanes, client, counts), counts))
     once = Sender(wire, _Once(lanes, config.request_deadline))
     probe = CapabilityProbe(config, Prober(config.bucket, once, headers).probe)
     uploads = MultipartUploads(sender, probe, headers)
@@ -51,7 +55,7 @@ def open_store(config: StoreConfig) -> ObjectStore:
         config,
         connection,
         wire,
-        QuickHead(config, connection, wire, counts),
+        QuickHead(config, client, counts),
         sender,
         probe,
         uploads,

@@ -37,6 +37,7 @@ from s3mount.store.limit import Lanes
 from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
 from s3mount.store.quick_head import QuickHead
+from s3mount.store.quick_put import QUICK_BODY
 from s3mount.store.request import Answer, Request, body_size
 from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
 from s3mount.store.wire import Wire
@@ -230,7 +231,9 @@ class S3Store:
                 raise
 
         try:
-            result = await self._sender.write(operation, key, build, parse, size=size)
+            result = await self._sender.write(
+                operation, key, build, parse, size=size, quick=size <= QUICK_BODY
+            )
         except errors.PreconditionFailed as error:
             if not error.ambiguous:
                 raise

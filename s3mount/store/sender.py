@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from s3mount.store.call import Call, Lane, Performer
+from s3mount.store.call import Call, Lane, Performer, Quick
 from s3mount.store.request import Answer, Request
 from s3mount.store.wire import Wire
 
@@ -46,9 +46,10 @@ class Sender:
         *,
         size: int = 0,
         patience: float = 0.0,
+        quick: bool = False,
     ) -> T:
-        """`build` (checksums) and `parse` run in the thread. Not abandoned when cancelled: the
-        body belongs to the caller."""
+        """`build` (checksums) and `parse` run in the thread, of a `quick` request in the loop. Not
+        abandoned when cancelled: the body belongs to the caller."""
         return await self._performer.perform(
             Call(
                 operation,
@@ -58,5 +59,6 @@ class Sender:
                 mutates=True,
                 size=size,
                 patience=patience,
+                quick=Quick(build, parse) if quick else None,
             )
         )

@@ -4,6 +4,7 @@ Where the bucket is, who asks, and what time the service takes it to be: an answ
 each of these, and the request is then made again at once.
 """
 
+import itertools
 import logging
 import re
 import threading
@@ -69,29 +70,45 @@ class Wire:
         Follows redirects to the bucket's region (learnt once) and renews credentials that were
         refused. Raises StoreError; `ambiguous` where the request may have been carried out.
         """
-        for _ in range(_HOPS):
+        for hop in itertools.count(1):
             route = self._routed()
             credentials = self._connection.credentials()
             answer = self._attempt(route, credentials, request, deadline)
             if 200 <= answer.status < 300:
                 return answer
-            fields = self._fields(request, answer, deadline)
-            if not (
-                self._relocated(route[0], request, answer, fields)
-                or self._renewed(request, credentials, fields)
-                or self._set_clock(route[1], answer, fields)
-            ):
-                break
+            error, again = self.judge(route[0], route[1], credentials, request, answer, deadline)
+            if not again or hop == _HOPS:
+                raise error
+        raise AssertionError  # unreachable: count() never ends
+
+    def judge(
+        self,
+        endpoint: Endpoint,
+        signer: Signer,
+        credentials: ReadOnlyCredentials | None,
+        request: Request,
+        answer: Answer,
+        deadline: float,
+    ) -> tuple[errors.StoreError, bool]:
+        """The typed error of an answer that is no success, to a request made with these; and
+        whether it told where, as whom or when to ask: it was refused, and is to be made again."""
+        fields = self._fields(request, answer, deadline)
+        again = (
+            self._relocated(endpoint, request, answer, fields)
+            or self._renewed(request, credentials, fields)
+            or self._set_clock(signer, answer, fields)
+        )
         key = request.about if request.key is None else request.key
         if answer.status in _MEANT and answer.body and not fields:
             # Cut, or a proxy's page: a file is not gone because somebody else says 404.
-            raise errors.CorruptAnswer(
+            cut = errors.CorruptAnswer(
                 f"{answer.status} without an error of S3 in it",
                 operation=request.operation,
                 key=key,
                 ambiguous=True,
             )
-        raise error_for(
+            return cut, again
+        error = error_for(
             request.operation,
             key,
             answer.status,
@@ -99,6 +116,7 @@ class Wire:
             fields.get("Message", ""),
             answer.request_id or fields.get("RequestId", ""),
         )
+        return error, again
 
     def close(self) -> None:
         with self._lock:

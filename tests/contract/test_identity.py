@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from s3mount.store import errors
+from s3mount.store import errors, loop_client
 from s3mount.store.base import (
     ObjectStore,
     WriteHeaders,
@@ -131,8 +131,9 @@ END
 
 @pytest.mark.usefixtures("credentials_of_a_process")
 async def test_credentials_of_a_process_are_asked_for_again_before_they_end(
-    proxy: CountingProxy, moto_bucket: Bucket
+    proxy: CountingProxy, moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loop_client, "CREDENTIALS_KEPT", 0.0)
     config = moto_bucket.config(
         endpoint_url=proxy.url, state_dir=None, access_key=None, secret_key=None
     )

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import trio
 
-from s3mount.store import errors, quick_head
+from s3mount.store import errors, loop_client, quick_head
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection
+from s3mount.store.loop_client import LoopClient
 from s3mount.store.open import open_store
 from s3mount.store.quick_head import QuickHead
 from s3mount.store.request import Request
@@ -19,7 +20,7 @@ from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_head, "PATIENCE", 6.0)
-    monkeypatch.setattr(quick_head, "CONNECT_PATIENCE", 6.0)
+    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 6.0)
 
 
 HEAD = Request("HeadObject", "HEAD", "a b%c/\u00e9")
@@ -42,7 +43,8 @@ def quick_for(server: TinyServer, scheme: str = "http", **fields: object) -> Qui
     # Patience for a busy machine.
     config = config_for(server, scheme, read_timeout=60.0, **fields)
     connection, counts = Connection(config), Counts()
-    return QuickHead(config, connection, Wire(config, connection, counts, 4), counts)
+    client = LoopClient(config, connection, Wire(config, connection, counts, 4))
+    return QuickHead(config, client, counts)
 
 
 async def test_one_connection_serves_many_signed_requests(
@@ -118,8 +120,8 @@ async def test_after_a_failure_it_rests(
     server.answer = OK
     assert await quick.ask(HEAD) is None
     assert len(server.heads) == 1
-    monkeypatch.setattr(quick_head, "PAUSE", 0.0)
-    quick._rest(True)
+    monkeypatch.setattr(loop_client, "PAUSE", 0.0)
+    quick._failed(True)
     assert await quick.ask(HEAD) is not None
     await quick.aclose()
 
@@ -169,7 +171,7 @@ async def test_old_idle_connections_are_closed(
     server = serve(OK)
     quick = quick_for(server)
     assert await quick.ask(HEAD) is not None
-    monkeypatch.setattr(quick_head, "IDLE_KEPT", 0.0)
+    monkeypatch.setattr(loop_client, "IDLE_KEPT", 0.0)
     assert await quick.ask(HEAD) is not None
     assert server.connections == 2
     await quick.aclose()

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -23,13 +24,21 @@ OK = (
 
 class TinyServer:
     """Answers every request the same (but for `answers_then`, once given, after the next one);
-    `heads` are the requests as they came."""
+    `heads` are the requests as they came, `bodies` (if they are read) what came with them."""
 
-    def __init__(self, answer: bytes = OK + b"data", context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        answer: bytes = OK + b"data",
+        context: ssl.SSLContext | None = None,
+        *,
+        reads_bodies: bool = False,
+    ) -> None:
         self.answer = answer
         self.answers_then: bytes | None = None
         self.hangs_up = False  # after each answer
         self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self._reads_bodies = reads_bodies
         self.connections = 0
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -54,6 +63,9 @@ class TinyServer:
                         line = file.readline()
                         head += line
                     self.heads.append(head)
+                    if self._reads_bodies:
+                        found = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", head)
+                        self.bodies.append(file.read(int(found[1])) if found else b"")
                     client.sendall(self.answer)
                     if self.answers_then is not None:
                         self.answer, self.answers_then = self.answers_then, None
