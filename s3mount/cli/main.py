@@ -20,6 +20,7 @@ COMMANDS = (
     "cp",
     "mv",
     "rm",
+    "feed",
     "demo",
 )
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,8 +23,9 @@ from s3mount.cli.settings import (
     cache_root,
     shared_directory,
     stat_cache_path,
+    writeback_config,
 )
-from s3mount.core.config import AttributeDefaults, NamespaceConfig, StoreConfig
+from s3mount.core.config import AttributeDefaults, NamespaceConfig, StoreConfig, WritebackConfig
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.location import Location, parse_location
 from s3mount.store.base import ObjectStore
@@ -75,12 +76,24 @@ class Service:
         """What objects without metadata look like."""
         return attribute_defaults(self.settings)
 
+    def shared_directory(self, config: StoreConfig) -> Path:
+        """Of all that this machine keeps of the bucket."""
+        return shared_directory(self.cache_root, config.endpoint_url, config.bucket)
+
+    def writeback_config(self) -> WritebackConfig:
+        """How objects are cut into parts; nothing goes through the spool. Raises
+        ConfigurationError."""
+        found = writeback_config(self.settings, self.cache_root)
+        transfers = self.settings.get("store", "transfer_concurrency", 0)
+        room = max(found.bytes_in_flight, transfers * found.part_size)
+        return replace(found, bytes_in_flight=room)
+
     def stat_cache(self, config: StoreConfig) -> "StatCache | None":
         """That of the bucket's mounts; None where its directory cannot be used."""
         from s3mount.filesystem.directories import make_private
         from s3mount.namespace.stat_cache import StatCache, fingerprint
 
-        shared = shared_directory(self.cache_root, config.endpoint_url, config.bucket)
+        shared = self.shared_directory(config)
         try:
             make_private(shared)
         except ConfigurationError:
@@ -109,9 +122,12 @@ class Service:
                 await store.aclose()
 
 
-def service_options(*, writing: bool = False) -> Callable[[Callable[..., None]], Any]:
-    """Adds the options; the command gets them as one argument, `service: Service`."""
-    names = _READING + (_WRITING if writing else ())
+def service_options(
+    *, writing: bool = False, more: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Any]:
+    """Adds the options, `more` of the mount's among them; the command gets them as one argument,
+    `service: Service`."""
+    names = _READING + (_WRITING if writing else ()) + more
 
     def decorate(command: Callable[..., None]) -> Any:
         def with_service(**arguments: Any) -> None:

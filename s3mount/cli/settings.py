@@ -69,8 +69,7 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
     ratio = settings.get("front", "free_space_ratio")
     if ratio is not None:
         settings.set("writeback", "disk_reserve", disk_reserve_of(ratio, spool_dir))
-    writeback = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
-    _check_parts(writeback)
+    writeback = writeback_config(settings, spool_dir)
     defaults = attribute_defaults(settings)
     return MountConfig(
         mountpoint=mountpoint,
@@ -91,6 +90,13 @@ def build_config(settings: Settings, environment: Mapping[str, str] = os.environ
         fuse_options=fuse_options(settings),
         **settings.section("mount"),
     )
+
+
+def writeback_config(settings: Settings, spool_dir: Path) -> WritebackConfig:
+    """Raises ConfigurationError."""
+    found = WritebackConfig(spool_dir=spool_dir, **settings.section("writeback"))
+    _check_parts(found)
+    return found
 
 
 def attribute_defaults(settings: Settings) -> AttributeDefaults:

@@ -2,14 +2,16 @@
 the file, resumed where an earlier process left them.
 
     sender = FileSender(store, journal, schedule)
-    with LocalFile(path, content_up_to=sender.single_put_limit) as file:
-        sent = await sender.send(file, key, headers, earlier=record_of_the_journal)
-        sent = await sender.resume(record, file)        # of an upload that is there already
+    async with sender.room_for(size):                   # memory for what is read at once
+        with LocalFile(path, content_up_to=sender.single_put_limit) as file:
+            sent = await sender.send(file, key, headers, earlier=record_of_the_journal)
+            sent = await sender.resume(record, file)    # of an upload that is there already
 """
 
 import errno
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -80,6 +82,13 @@ class FileSender:
         self._store = store
         self._journal = journal
         self._memory = MemoryLimit(bytes_in_flight)
+
+    @asynccontextmanager
+    async def room_for(self, size: int) -> AsyncIterator[None]:
+        """Around reading and sending a file of `size` bytes, which is in memory as a whole if it
+        goes up in one PUT."""
+        async with self._memory.holding(size if size <= self.single_put_limit else 0):
+            yield
 
     async def send(
         self,

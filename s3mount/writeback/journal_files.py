@@ -66,12 +66,16 @@ def open_journal(config: MountConfig) -> Journal:
     """
     if config.read_only:
         return MemoryJournal()
-    directory, identity = config.cache_dir, identity_of(config)
+    return journal_in(config.cache_dir, identity_of(config), config.writeback.spool_dir)
+
+
+def journal_in(directory: Path, identity: str, spool: Path | None = None) -> SqliteJournal:
+    """As open_journal; `spool`: the directory of the chunk files that it speaks of."""
     try:
         try:
             journal = SqliteJournal(directory, identity)
         except JournalUnusable as error:
-            text = _set_aside(directory, config.writeback.spool_dir, str(error))
+            text = _set_aside(directory, spool, str(error))
             journal = SqliteJournal(directory, identity)
             journal.problems.append(text)
         _write_identity(directory, identity)
@@ -85,7 +89,7 @@ def open_journal(config: MountConfig) -> Journal:
     return journal
 
 
-def _set_aside(directory: Path, spool: Path, reason: str) -> str:
+def _set_aside(directory: Path, spool: Path | None, reason: str) -> str:
     moment = time.strftime("%Y%m%dT%H%M%S")
     aside = _unused(directory / f"journal.corrupt-{moment}")
     aside.mkdir(mode=0o700)
@@ -93,7 +97,7 @@ def _set_aside(directory: Path, spool: Path, reason: str) -> str:
         for path in directory.glob(pattern):
             path.rename(aside / path.name)
     text = f"{reason}: set aside as {aside}"
-    if spool.is_dir() and any(spool.glob("chunk-*")):
+    if spool is not None and spool.is_dir() and any(spool.glob("chunk-*")):
         kept = _unused(spool.with_name(f"{spool.name}.set-aside-{moment}"))
         spool.rename(kept)
         text += f", with the unsent bytes that it speaks of in {kept}"

@@ -131,11 +131,13 @@ def _directory(
     local: LocalEntry, remote: RemoteEntry | None, how: Comparing, known: Known | None
 ) -> Action:
     there = relevant(local, remote)
+    if there is None:
+        known = None
     if remote is not None and remote.listed is not None and not remote.is_directory:
         if remote.listed.size > 0:
             return Action.SEND if how.delete else Action.CONFLICT
-        if known is None:
-            return Action.ASK  # an empty file, or a marker without slash?
+        if known is None:  # an empty file, or a marker without slash?
+            return Action.NOTHING if how.missing_only else Action.ASK
     is_marker = there is not None and (known is None or _is_directory(known))
     if known is not None and not is_marker and known.attributes is not None:
         assert remote is not None

@@ -19,7 +19,7 @@ ALL_THE_WAY = 0
 @dataclass(frozen=True, slots=True)
 class Walking:
     """`depth`: 1 is what is in the top directory itself, ALL_THE_WAY no bound. `root`: what the
-    keys begin with, for their length."""
+    keys begin with ('': the whole bucket, whose own attributes are left alone)."""
 
     depth: int = ALL_THE_WAY
     rules: Rules = Rules()  # noqa: RUF009 (immutable)
@@ -56,7 +56,8 @@ class LocalTree:
     def _walk(self, top: bytes) -> Iterator[LocalEntry]:
         """No recursion: a key has room for five hundred directories."""
         levels = [self._open("", top, os.stat(top))]
-        yield levels[0].entry
+        if self._walking.root:
+            yield levels[0].entry
         while levels:
             level = levels[-1]
             if not level.names:
@@ -100,14 +101,14 @@ class LocalTree:
         try:
             with os.scandir(name) as entries:
                 for entry in entries:
-                    below = self._key_name(path, entry.name)
-                    if below is None:
-                        continue
-                    whole = f"{path}/{below}" if path else below
                     try:
                         is_directory = entry.is_dir(follow_symlinks=follow)
                     except OSError:
                         is_directory = False  # looked at again, and reported, in its turn
+                    below = self._key_name(path, entry.name, is_directory)
+                    if below is None:
+                        continue
+                    whole = f"{path}/{below}" if path else below
                     if rules.admit(whole, is_directory=is_directory):
                         names.append((below, entry.name))
         except OSError as error:
@@ -115,10 +116,11 @@ class LocalTree:
         names.sort(key=lambda one: one[0] + "/")
         return names
 
-    def _key_name(self, path: str, raw: bytes) -> str | None:
+    def _key_name(self, path: str, raw: bytes, is_directory: bool) -> str | None:
         try:
             name = name_from_bytes(raw, self._walking.escape)
-            check_key(f"{self._walking.root}{path}/{name}")
+            above = f"{self._walking.root}{path}/" if path else self._walking.root
+            check_key(above + name + ("/" if is_directory else ""))
         except FilesystemError as error:
             shown = os.fsdecode(os.path.join(os.fsencode(path), raw))
             if error.errno == errno.EILSEQ:
