@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from s3mount.cli.texts import size_text
+from s3mount.cli.texts import printable, size_text
 from s3mount.core.metadata import NANOSECONDS
 from s3mount.transfer.entries import Entry
 
@@ -113,11 +113,6 @@ class Lines:
         if entry.target is not None:
             fields["target"] = entry.target
         return fields
-
-
-def printable(text: str) -> str:
-    """Control characters do not reach the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def time_column(moment: float) -> str:

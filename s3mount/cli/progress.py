@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from s3mount.cli.texts import count_text, rate_text, size_text, time_text
+from s3mount.cli.texts import count_text, printable, rate_text, size_text, time_text
 from s3mount.core.rate import Rate, seconds_left
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Bar:
     """What is to be shown. Its owner may change it from any thread, without a lock."""
 
     title: str
+    noun: str = "file"  # what is counted beside bytes
     total_bytes: int | None = None
     done_bytes: int = 0
     total_files: int | None = None
@@ -51,9 +52,9 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, *, quiet: bool = False) -> Iterator[Bar]:
+def progress_bar(title: str, *, quiet: bool = False, noun: str = "file") -> Iterator[Bar]:
     """The bar is gone from the screen when this ends, however it ends."""
-    bar = Bar(title)
+    bar = Bar(title, noun)
     if quiet:
         bar.say = lambda text: None
     if quiet or not sys.stderr.isatty():
@@ -125,9 +126,9 @@ class _View:
         rate = self.rate.per_second(now) if bar.per_second is None else bar.per_second
         parts = []
         if bar.total_files is not None:
-            parts.append(f"{bar.done_files:,}/{count_text(bar.total_files, 'file')}")
+            parts.append(f"{bar.done_files:,}/{count_text(bar.total_files, bar.noun)}")
         elif bar.done_files:
-            parts.append(count_text(bar.done_files, "file"))
+            parts.append(count_text(bar.done_files, bar.noun))
         if bar.total_bytes:
             parts.append(f"{size_text(bar.done_bytes)}/{size_text(bar.total_bytes)}")
         elif bar.done_bytes:
@@ -144,5 +145,5 @@ class _View:
 
 def shortened(text: str, width: int) -> str:
     """Its end, which tells one path from another; control characters do not reach the screen."""
-    shown = "".join(char if char.isprintable() else "?" for char in text)
+    shown = printable(text)
     return shown if len(shown) <= width else "…" + shown[-(width - 1) :]

@@ -2,12 +2,11 @@
 
 import click
 
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.named import Named, named
 from s3mount.cli.progress import progress_bar, quiet_option
 from s3mount.cli.service import Service, run, service_options
-from s3mount.cli.texts import count_text, size_text
+from s3mount.cli.texts import count_text, printable, size_text
 from s3mount.cli.tool_options import (
     confirm,
     dry_run_option,

@@ -31,3 +31,8 @@ def time_text(seconds: float | None) -> str:
 def count_text(count: int, noun: str, plural: str | None = None) -> str:
     """'1 file', '1,200 files'."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def printable(text: str) -> str:
+    """Control characters do not reach the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)

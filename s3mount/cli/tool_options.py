@@ -6,10 +6,9 @@ import sys
 import click
 
 from s3mount.cli.exits import FAILED
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.service import Declined
-from s3mount.cli.texts import count_text, size_text
+from s3mount.cli.texts import count_text, printable, size_text
 from s3mount.store.errors import StoreError
 from s3mount.transfer.removing import Outcome
 

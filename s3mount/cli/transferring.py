@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import click
 
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.named import Named, named
 from s3mount.cli.progress import Bar, progress_bar, quiet_option
 from s3mount.cli.service import Service, run
-from s3mount.cli.texts import count_text
+from s3mount.cli.texts import count_text, printable
 from s3mount.cli.tool_options import (
     dry_run_option,
     end,

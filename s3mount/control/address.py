@@ -44,11 +44,21 @@ def own_socket(mountpoint: Path) -> Path:
 def find_sockets(mountpoint: Path) -> list[Path]:
     """The sockets that a mount on `mountpoint` may have, ours first; root finds everyone's."""
     name = socket_name(mountpoint)
+    return [path for path in (d / name for d in _directories()) if _exists(path)]
+
+
+def all_sockets() -> list[Path]:
+    """Of all mounts of this user; of all users for root. Mounts that died leave theirs behind."""
+    found = [path for directory in _directories() for path in sorted(directory.glob("*.sock"))]
+    return [path for path in found if _exists(path)]
+
+
+def _directories() -> list[Path]:
     directories = [runtime_directory(), Path(f"/tmp/s3mount-{os.getuid()}"), ROOT_DIRECTORY]
     if os.getuid() == 0:
         directories += [user / "s3mount" for user in Path("/run/user").glob("*")]
         directories += list(Path("/tmp").glob("s3mount-[0-9]*"))
-    return [path for path in (d / name for d in dict.fromkeys(directories)) if _exists(path)]
+    return list(dict.fromkeys(directories))
 
 
 def _exists(path: Path) -> bool:

@@ -1,13 +1,15 @@
 """Asking a running mount over its control socket."""
 
 import json
+import os
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from s3mount.control.address import find_sockets
+from s3mount.control.address import all_sockets, find_sockets
 
 Json = Any
 
@@ -35,33 +37,77 @@ def ask(
     line: the mount hangs.
     """
     with _connect(mountpoint) as connection:
-        connection.settimeout(silence)
-        request = {"command": command, **arguments}
-        try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            with connection.makefile("rb") as lines:
-                for line in lines:
-                    message = json.loads(line)
-                    if "result" in message:
-                        return message["result"]
-                    if "error" in message:
-                        raise Refused(message["error"])
-                    if progress is not None:
-                        progress(message.get("progress"))
-        except TimeoutError:
-            raise TimeoutError(
-                f"the mount on {mountpoint} has not answered for {silence:.0f} s"
-            ) from None
-        except (ConnectionError, ValueError):
-            pass
-    raise NoMount(f"the mount on {mountpoint} ended before it answered")
+        answered, result = _ask(connection, command, arguments, progress, silence, mountpoint)
+    if not answered:
+        raise NoMount(f"the mount on {mountpoint} ended before it answered")
+    return result
+
+
+def ask_all(command: str, *, silence: float = 5.0, **arguments: Json) -> list[Json]:
+    """The results of all mounts of this user (of all users for root) that answer. One that hangs
+    or refuses is left out, and so is a socket that nobody listens on any more."""
+    results = []
+    for path in all_sockets():
+        with suppress(OSError, Refused), _connected(path) as connection:
+            answered, result = _ask(connection, command, arguments, None, silence, path)
+            if answered:
+                results.append(result)
+    return results
+
+
+def _ask(
+    connection: socket.socket,
+    command: str,
+    arguments: Mapping[str, Json],
+    progress: Callable[[Json], None] | None,
+    silence: float,
+    who: Path,
+) -> tuple[bool, Json]:
+    """Whether it answered, and its result."""
+    connection.settimeout(silence)
+    request = {"command": command, **arguments}
+    try:
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "result" in message:
+                    return True, message["result"]
+                if "error" in message:
+                    raise Refused(message["error"])
+                if progress is not None:
+                    progress(message.get("progress"))
+    except TimeoutError:
+        raise TimeoutError(f"the mount on {who} has not answered for {silence:.0f} s") from None
+    except (ConnectionError, ValueError):
+        pass
+    return False, None
 
 
 def _connect(mountpoint: Path) -> socket.socket:
     for path in find_sockets(mountpoint):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(ConnectionError, FileNotFoundError, PermissionError):
-            connection.connect(str(path))
-            return connection
-        connection.close()
+            return _connected(path)
     raise NoMount(f"no s3mount answers for {mountpoint}")
+
+
+def _connected(path: Path) -> socket.socket:
+    """Raises OSError. Another user may have put a socket into /tmp, where ours is looked for: only
+    our own mounts are believed; root may look at all."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(str(path))
+        ours = os.getuid() in {0, _uid_of(connection)}
+    except BaseException:
+        connection.close()
+        raise
+    if not ours:
+        connection.close()
+        raise PermissionError(f"{path} belongs to somebody else")
+    return connection
+
+
+def _uid_of(connection: socket.socket) -> int:
+    """Of the process that listens, as the kernel vouches for it."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", packed)[1])

@@ -2,25 +2,24 @@
 
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import trio
 
 import s3mount
 from s3mount.control.server import Command, CommandFailed
+from s3mount.control.status_format import FORMAT
 from s3mount.core.config import MountConfig
 from s3mount.filesystem.filesystem import FileSystem
+from s3mount.filesystem.stat import Change
 
 Json = Any
 # What the mount does at present, as status shows it.
 SERVING, DRAINING, UNMOUNTED = "serving", "draining", "unmounted"
 
-# Of what `s3mount status --json` prints (man page): a new one only if a name is taken away or gets
-# another meaning.
-FORMAT = 1
-# Reasons that are told at a time: where all of a long queue fails, the first ones say why.
+# Reasons and changes that are told at a time: of a long queue the first ones say what it is.
 ERRORS = 100
 
 
@@ -50,6 +49,26 @@ class MountState:
             "per_second": _rounded(pending.per_second),
             "eta": _rounded(pending.eta),
         }
+
+
+def _told(changes: Sequence[Change]) -> Json:
+    return {"count": len(changes), "changes": [asdict(change) for change in changes[:ERRORS]]}
+
+
+def _path(request: Mapping[str, Json]) -> str:
+    path = request.get("path", "")
+    if not isinstance(path, str):
+        raise CommandFailed("'path' is to be a path below the mount point")
+    return path
+
+
+def _seconds(request: Mapping[str, Json], name: str, default: float) -> float:
+    value = request.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise CommandFailed(f"{name!r} is to be a number of seconds")
+    return float(value)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -82,8 +101,7 @@ def commands(state: MountState) -> Mapping[str, Command]:
 
     async def drain(request: Mapping[str, Json]) -> Json:
         """Within `timeout` seconds, else as long as the mount itself would when it leaves."""
-        timeout = request.get("timeout")
-        limit = state.config.leave_timeout if timeout is None else float(timeout)
+        limit = _seconds(request, "timeout", state.config.leave_timeout)
         await state.filesystem.drain(limit, None)
         return state.pending()
 
@@ -105,16 +123,19 @@ def commands(state: MountState) -> Mapping[str, Command]:
         return state.pending()
 
     async def cancel(request: Mapping[str, Json]) -> Json:
-        path = request.get("path")
-        if not isinstance(path, str):
-            raise CommandFailed("cancel needs a path below the mount point")
-        return await state.filesystem.cancel(path)
+        """The changes that are given up; with `preview` those that would be."""
+        path = _path(request)
+        if not path.strip("/"):
+            raise CommandFailed("cancel needs the path of a file or directory in the mount")
+        if request.get("preview") is True:
+            changes = state.filesystem.pending_at(path)
+        else:
+            changes = await state.filesystem.cancel(path)
+        return _told(changes)
 
     async def retry(request: Mapping[str, Json]) -> Json:
-        path = request.get("path", "")
-        if not isinstance(path, str):
-            raise CommandFailed("retry takes a path below the mount point")
-        return await state.filesystem.retry(path)
+        """The changes that are tried now."""
+        return _told(await state.filesystem.retry(_path(request)))
 
     return {
         "status": status,

@@ -23,7 +23,7 @@ from s3mount.filesystem.names import Names
 from s3mount.filesystem.recovering import Recovering
 from s3mount.filesystem.rename import Rename
 from s3mount.filesystem.shown import StatBuilder
-from s3mount.filesystem.stat import DirEntry, OpenResult, Pending, Stat, StatFs
+from s3mount.filesystem.stat import Change, DirEntry, OpenResult, Pending, Stat, StatFs
 from s3mount.filesystem.state import Invalidate, State
 from s3mount.filesystem.status import describe
 from s3mount.namespace import Inode
@@ -303,11 +303,15 @@ class FileSystem:
         """Everything that was acknowledged is in S3 when this returns; else it raises."""
         await self._leaving.flush_all()
 
-    async def cancel(self, path: str) -> str:
+    def pending_at(self, path: str) -> list[Change]:
+        """What is pending for `path` (relative to the mount point); raises ENOENT: nothing."""
+        return self._leaving.pending_at(path)
+
+    async def cancel(self, path: str) -> list[Change]:
         """Gives up what is pending for `path` (relative to the mount point); says what."""
         return self._leaving.cancel(path)
 
-    async def retry(self, path: str) -> str:
+    async def retry(self, path: str) -> list[Change]:
         """Tries at once what is pending for `path`, all for an empty one; says what."""
         return self._leaving.retry(path)
 

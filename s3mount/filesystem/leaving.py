@@ -9,7 +9,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.rate import seconds_left
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.open_file import OpenFile
-from s3mount.filesystem.stat import Pending
+from s3mount.filesystem.stat import Change, Pending
 from s3mount.filesystem.state import State
 from s3mount.namespace import Inode
 from s3mount.store.errors import StoreError
@@ -123,8 +123,10 @@ class Leaving:
         if failed:
             raise failed[0]
 
-    def retry(self, path: str) -> str:
-        """What is pending for `path` (everything, if that is empty) is tried without a pause."""
+    def retry(self, path: str) -> list[Change]:
+        """What is pending for `path` (everything, if that is empty) is tried without a pause.
+
+        Raises ENOENT where nothing is."""
         if not path.strip("/"):
             intents = self.state.queue.unfinished()
         else:
@@ -139,23 +141,31 @@ class Leaving:
             raise _nothing_pending(path)
         for intent in intents:
             self.state.queue.hurry(intent, by_hand=True)
-        return "tried now: " + ", ".join(intent.describe() for intent in intents)
+        return [_change(intent) for intent in intents]
 
-    def cancel(self, path: str) -> str:
-        """What this mount holds for `path` and the bucket does not have is given up."""
+    def pending_at(self, path: str) -> list[Change]:
+        """What this mount holds for `path` and the bucket does not have. Raises ENOENT: nothing."""
+        found = [_change(intent) for intent in self._intents_at(path)]
+        file = self._file(path)
+        if not found and file is not None and file.dirty:
+            error = None if file.error is None else str(file.error)
+            found.append(Change(f"unsent bytes of {path!r}", "put", file.size, error))
+        if not found:
+            raise _nothing_pending(path)
+        return found
+
+    def cancel(self, path: str) -> list[Change]:
+        """Gives up all of `pending_at`."""
+        given_up = self.pending_at(path)
         intents = self._intents_at(path)
-        given_up = [intent.describe() for intent in intents]
         for intent in intents:
             self.state.queue.give_up(intent)
         file = self._file(path)
         if file is not None and file.dirty and not intents:
-            given_up.append(f"{file.size} unsent bytes of {path!r}")
             file.sent = file.changes
             if not file.handles:
                 self.mutations.close(file)
-        if not given_up:
-            raise _nothing_pending(path)
-        return "given up: " + ", ".join(given_up)
+        return given_up
 
     def _intents_at(self, path: str) -> list[Intent]:
         """Unfinished ones of what stands at `path`, and of what stood there before, in order."""
@@ -181,6 +191,11 @@ class Leaving:
                 return None
             inode = found
         return inode
+
+
+def _change(intent: Intent) -> Change:
+    error = None if intent.error is None else str(intent.error)
+    return Change(intent.describe(), intent.kind.value, intent.size, error)
 
 
 def _is_stuck(intent: Intent, mark: int) -> bool:

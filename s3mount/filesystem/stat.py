@@ -40,6 +40,16 @@ class StatFs:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One that is not in the bucket yet; `bytes` are those of a file."""
+
+    what: str
+    kind: str  # that of its intent
+    bytes: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """What has been acknowledged or written but is not in the bucket yet."""
 

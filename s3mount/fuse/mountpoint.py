@@ -18,6 +18,7 @@ from s3mount.core.errors import ConfigurationError
 FUSE_TYPE = "fuse.s3mount"
 FUSE_DEVICE = Path("/dev/fuse")
 MOUNT_TABLE = Path("/proc/self/mountinfo")
+LINKS = 40  # symbolic links on one way; the kernel follows as many
 # A mount is busy for a moment while its watchdog, or somebody's df, asks it something.
 BUSY_ATTEMPTS = 5
 BUSY_INTERVAL = 0.1
@@ -53,6 +54,30 @@ def _unescaped(field: str) -> str:
 def find_mount(path: Path) -> MountEntry | None:
     """What is mounted on exactly `path` (the topmost), or None."""
     return next((entry for entry in reversed(mount_table()) if entry.path == path), None)
+
+
+def mount_of(path: Path) -> tuple[Path, str] | None:
+    """The mount point of ours that `path` is in, and the rest of the path ('' for itself).
+
+    Symbolic links are followed on the way there, and nothing is asked of the mount.
+    """
+    mounts = {entry.path: entry for entry in mount_table()}  # the topmost of each place
+    current, ahead, links = Path("/"), list(Path(os.path.abspath(path)).parts[:0:-1]), LINKS
+    while ahead:
+        step = current / ahead.pop()
+        if step in mounts and mounts[step].kind == FUSE_TYPE:
+            return step, "/".join(reversed(ahead))
+        try:
+            target = os.readlink(step)
+        except OSError:
+            current = step
+            continue
+        links -= 1
+        if not links:
+            return None
+        ahead += Path(os.path.abspath(current / target)).parts[:0:-1]
+        current = Path("/")
+    return None
 
 
 def resolve(path: Path) -> Path:

@@ -13,6 +13,10 @@ import trio
 from s3mount.core.rate import Rate
 from s3mount.store.handed import reporting
 
+# Seconds without a body after which the rate begins anew: what was fast before says nothing of what
+# comes now, and the pause less.
+PAUSE = 2.0
+
 
 @dataclass(slots=True, eq=False)
 class Sending:
@@ -33,7 +37,8 @@ class Traffic:
         self.acknowledged = 0  # bytes of bodies that the service has, since the start
         self.bodies: set[Sending] = set()
         self._parent = parent
-        self._rate: Rate | None = None  # from the first body on
+        self._rate: Rate | None = None  # since the first body after a pause
+        self._ended_at = 0.0
 
     @property
     def sent(self) -> int:
@@ -62,10 +67,10 @@ class Traffic:
 
     def _begin(self, body: Sending) -> None:
         now = trio.current_time()
-        if self._rate is None:
-            self._rate = Rate(now)
-        # What comes now was not sent in the pause before it.
-        self._rate.reached(self.sent, now)
+        if self._rate is None or (not self.bodies and now - self._ended_at > PAUSE):
+            self._rate = Rate(now, self.sent)
+        else:
+            self._rate.reached(self.sent, now)
         self.bodies.add(body)
         if self._parent is not None:
             self._parent._begin(body)
@@ -73,7 +78,8 @@ class Traffic:
     def _end(self, body: Sending, acknowledged: int) -> None:
         self.bodies.discard(body)
         self.acknowledged += acknowledged
+        self._ended_at = trio.current_time()
         assert self._rate is not None
-        self._rate.reached(self.sent, trio.current_time())
+        self._rate.reached(self.sent, self._ended_at)
         if self._parent is not None:
             self._parent._end(body, acknowledged)

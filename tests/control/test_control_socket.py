@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import stat
 from collections.abc import Mapping
@@ -32,6 +33,14 @@ async def crash(request: Mapping[str, Any]) -> Any:
     raise KeyError("bug")
 
 
+async def big(request: Mapping[str, Any]) -> Any:
+    return "x" * 1_000_000  # more than the socket's buffers take
+
+
+async def forever(request: Mapping[str, Any]) -> Any:
+    await trio.sleep_forever()
+
+
 async def wait(request: Mapping[str, Any]) -> Any:
     await trio.sleep(0.15)
     return "done"
@@ -48,7 +57,14 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server(path: Path) -> ControlServer:
-    commands = {"echo": echo, "refuse": refuse, "crash": crash, "wait": wait}
+    commands = {
+        "echo": echo,
+        "refuse": refuse,
+        "crash": crash,
+        "wait": wait,
+        "big": big,
+        "forever": forever,
+    }
     return ControlServer(path, commands, lambda: {"intents": 3})
 
 
@@ -70,7 +86,7 @@ async def test_errors_are_answered_and_the_next_client_is_served(server: Control
             await asked("refuse")
         with pytest.raises(Refused, match="bug"):
             await asked("crash")
-        with pytest.raises(Refused, match="the commands are: crash, echo, refuse, wait"):
+        with pytest.raises(Refused, match="the commands are: big, crash, echo, forever"):
             await asked("format-my-disk")
         assert await asked("echo") == {"heard": None}
         nursery.cancel_scope.cancel()
@@ -172,3 +188,153 @@ def test_each_user_has_a_directory_of_sockets(tmp_path: Path) -> None:
     assert runtime_directory({"XDG_RUNTIME_DIR": "/nowhere"}, 4711) == Path("/tmp/s3mount-4711")
     assert socket_name(Path("/mnt/a")) != socket_name(Path("/mnt/b"))
     assert find_sockets(Path("/mnt/nobody/ever/mounted/this")) == []
+
+
+# -- hostile clients -------------------------------------------------------------------------------
+
+
+async def connected(server: ControlServer) -> trio.SocketStream:
+    return await trio.open_unix_socket(str(server.path))
+
+
+async def test_a_hundred_clients_that_never_say_or_read_anything_do_not_delay_the_next(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 3600.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        hostile = []
+        for number in range(100):
+            hostile.append(await connected(server))
+            if number % 3 == 1:
+                await hostile[-1].send_all(b'{"command": "big"')  # half a line
+            elif number % 3 == 2:
+                await hostile[-1].send_all(b'{"command": "big"}\n')  # and never reads
+        with trio.fail_after(10):
+            for _ in range(3):
+                assert await asked("echo", text="x") == {"heard": "x"}
+        for stream in hostile:
+            await trio.aclose_forcefully(stream)
+        nursery.cancel_scope.cancel()
+
+
+async def test_where_all_places_are_taken_by_commands_the_next_client_is_told(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_server, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 60.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        working = [await connected(server) for _ in range(2)]
+        for stream in working:
+            await stream.send_all(b'{"command": "forever"}\n')
+            await stream.receive_some()  # the first report of its progress
+        with pytest.raises(Refused, match="too many commands at once"):
+            await asked("echo")
+        await working[0].aclose()
+        with trio.fail_after(10):
+            while True:
+                try:
+                    assert await asked("echo", text="x") == {"heard": "x"}
+                    break
+                except Refused:
+                    await trio.sleep(0.01)
+        await working[1].aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 60_000,
+        b'{"a":' * 10_000,
+        b'{"command": ["echo"]}',
+        b'{"command": {"echo": 1}}',
+        b'{"command": null}',
+        b'"echo"',
+        b"12",
+        b"null",
+        b'{"command": "echo"',
+        b'\xff\xfe{"command": "echo"}',
+        b"\x00" * 1000,
+        b'{"command": "' + b"e" * 60_000 + b'"}',
+    ],
+)
+async def test_lines_made_to_break_the_parser_are_answered_and_not_logged(
+    server: ControlServer, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        async with await connected(server) as stream:
+            await stream.send_all(line + b"\n")
+            answer = json.loads(await stream.receive_some())
+        assert "not a request" in answer["error"]
+        assert await asked("echo") == {"heard": None}
+        nursery.cancel_scope.cancel()
+    assert not caplog.records
+
+
+async def test_a_client_that_drips_its_request_is_dropped(server: ControlServer) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        async with await connected(server) as stream:
+            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await stream.send_all(b" ")
+                    await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+
+
+async def test_running_out_of_file_descriptors_does_not_end_the_server(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control_server, "ACCEPT_PAUSE", 0.01)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        client = socket.socket(socket.AF_UNIX)
+        spent = os.dup(0)
+        try:
+            # Every number below the limit is in use then.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spent, hard))
+            client.connect(str(server.path))
+            with trio.fail_after(10):
+                while not caplog.records:  # noqa: ASYNC110 - no event tells of a log line
+                    await trio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            os.close(spent)
+        with client:
+            assert "Too many open files" in caplog.text
+            assert await asked("echo", text="x") == {"heard": "x"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_of_another_user_is_not_believed(
+    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        with pytest.raises(NoMount):
+            await asked("echo")
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_mounts_are_asked_and_those_that_hang_or_are_dead_left_out(
+    server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf, dead = tmp_path / "deaf.sock", tmp_path / "dead.sock"
+    sockets = [deaf, server.path, dead]
+    monkeypatch.setattr(control_client, "all_sockets", lambda: sockets)
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind(str(deaf))
+        one.listen()
+        other.bind(str(dead))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run)
+            answers = await trio.to_thread.run_sync(
+                lambda: control_client.ask_all("echo", silence=0.3, text="hello")
+            )
+            assert answers == [{"heard": "hello"}]
+            nursery.cancel_scope.cancel()

@@ -51,7 +51,7 @@ def test_cancel_gives_up_what_cannot_be_sent(moto_bucket: Bucket, mounts: Mounts
         proxy.cut()
         (mounted.path / "unwanted").mkdir()
         assert mounted.status()["pending"]["intents"] == 1
-        done = mounted.run("cancel", mounted.path, "unwanted")
+        done = mounted.run("cancel", mounted.path / "unwanted", "--yes")
         assert done.returncode == 0, done.stderr
         assert "unwanted" in done.stdout
         assert mounted.status()["pending"]["intents"] == 0
@@ -84,7 +84,7 @@ def test_cancel_frees_a_caller_stuck_in_close_while_the_service_hangs(
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
         assert asked.wait(10)
-        done = mounted.run("cancel", mounted.path, "file")
+        done = mounted.run("cancel", mounted.path, "file", "--yes")
         assert done.returncode == 0, done.stderr
         writer.join(15)  # less than the 20 s after which the request itself fails
         freed = not writer.is_alive()

@@ -78,7 +78,7 @@ def test_umount_waits_so_long_then_leaves_the_rest_to_the_next_mount(
     (mounted.path / "file").write_bytes(b"x" * 1000)
     done = mounted.run("umount", mounted.path, "--timeout", "1")
     assert done.returncode == LEFT, done.stderr
-    assert "1 changes (1000 B) could not be sent in time: they are in the journal" in done.stderr
+    assert "1 change, 1000 B not sent: in the journal, and the next mount" in done.stderr
     assert find_mount(mounted.path) is None
     assert mounted.wait() == LEFT, mounted.text()
     wanted = {"file": b"x" * 1000}
