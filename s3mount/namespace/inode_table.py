@@ -2,7 +2,10 @@
 
 import errno
 import hashlib
+import sys
 from collections.abc import Iterator
+
+import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.namespace.inode import Inode
@@ -23,6 +26,8 @@ class InodeTable:
 
     def __init__(self) -> None:
         self._inodes: dict[int, Inode] = {}
+        self._watched = sys.maxsize  # `_exceeded` is set once there are more inodes
+        self._exceeded = trio.Event()
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -51,13 +56,21 @@ class InodeTable:
             number = number_of(key, salt)
         return number
 
+    async def exceed(self, count: int) -> None:
+        """Returns when there are more inodes than that."""
+        self._watched, self._exceeded = count, trio.Event()
+        if len(self._inodes) <= count:
+            await self._exceeded.wait()
+
     def insert(self, inode: Inode) -> None:
         self._inodes[inode.number] = inode
+        if len(self._inodes) > self._watched:
+            self._exceeded.set()
 
     def acquire(self, inode: Inode) -> None:
         """The kernel was told of the inode once more."""
         inode.lookups += 1
-        self._inodes[inode.number] = inode
+        self.insert(inode)
 
     def forget(self, number: int, count: int) -> None:
         """The kernel drops `count` references; unknown numbers are ignored."""

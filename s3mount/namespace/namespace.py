@@ -311,6 +311,7 @@ class Namespace:
 
     async def _bound_regularly(self) -> None:
         while True:
+            await self.inodes.exceed(self.config.max_inodes)
             await trio.sleep(1.0)
             self.bound()
 

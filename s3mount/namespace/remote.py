@@ -61,6 +61,7 @@ class Remote:
         self.listings = 0
         self.heads = 0
         self._pending: dict[str, Row] = {}
+        self._remembered = trio.Event()  # there are such rows
 
     async def list(
         self,
@@ -124,6 +125,7 @@ class Remote:
         if len(self._pending) >= _MAX_PENDING:
             del self._pending[next(iter(self._pending))]
         self._pending[row.key] = row
+        self._remembered.set()
 
     async def rows(
         self, ranges: Sequence[tuple[str, str, str | None]]
@@ -142,10 +144,12 @@ class Remote:
     async def flush(self) -> None:
         if self.stat_cache is not None and self._pending:
             rows, self._pending = self._pending, {}
+            self._remembered = trio.Event()
             await self.stat_cache.store(rows.values())
 
     async def flush_regularly(self, interval: float = 1.0) -> None:
         while True:
+            await self._remembered.wait()
             await trio.sleep(interval)
             await self.flush()
 
