@@ -7,7 +7,6 @@ a mount starts and ends: nothing is looked through, whatever is left is destroye
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -23,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from s3mount.fuse.mountpoint import unmount
+from s3mount.control.client import ask
+from s3mount.fuse.mountpoint import resolve, unmount
 from tests.servers import Bucket
 
 START_SECONDS = 40.0
@@ -216,7 +216,8 @@ class Mount:
         return done.stdout
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.command("status", "--json"))
+        """What `s3mount status --json` prints, without a process."""
+        found: dict[str, Any] = ask(resolve(self.path), "status")
         return found
 
     def requests(self) -> Counter[str]:
@@ -226,7 +227,9 @@ class Mount:
         return Counter({name: n for name, n in counts.items() if not name.startswith("Bytes")})
 
     def flush(self) -> None:
-        self.command("flush")
+        """What `s3mount flush` does, without a process."""
+        left = ask(resolve(self.path), "flush")
+        assert not left["errors"], left["errors"]
 
     def memory_peak(self) -> int:
         """Bytes of RSS at most so far."""
@@ -236,7 +239,7 @@ class Mount:
         return int(found[1]) * 1024
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0, message: str = "") -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0, message: str = "") -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, message or "it did not happen in time"

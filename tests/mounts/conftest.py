@@ -5,7 +5,7 @@ from collections.abc import Generator
 import pytest
 
 from tests.mounting import mounted
-from tests.mounts.matrix import MATRIX, print_matrix
+from tests.mounts.matrix import MATRIX, place
 
 __all__ = ["mounted"]
 
@@ -14,15 +14,20 @@ __all__ = ["mounted"]
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fixtures see whether their test failed; cells of the matrix are filled."""
+    """Fixtures see whether their test failed."""
     report = yield
     if report.failed:
         item.failed = True  # type: ignore[attr-defined]
-    cell = getattr(item, "callspec", None)
-    counts = report.failed or report.when == "call"  # a failing teardown is a failure, too
-    if cell is not None and counts and item.get_closest_marker("matrix") is not None:
-        MATRIX.note(cell.params, report)
     return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("matrix") is not None:
+        place(item)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    MATRIX.note(report)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,4 +35,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    print_matrix(terminalreporter)
+    MATRIX.print(terminalreporter)

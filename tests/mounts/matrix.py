@@ -1,39 +1,55 @@
-"""The table program x server, printed at the end of a run."""
+"""The table program x server, printed at the end of a run, also where several processes ran it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from tests.mounts.programs import PROGRAMS, Program
+
 SERVERS = ("moto", "ceph")
+_CELL = "cell"  # what a report says of its place; from a worker, only properties reach the printer
+REQUESTS = "requests"  # the property with the number of requests that a program took
+
+
+def title(program: Program) -> str:
+    return str(program.__doc__).split("\n")[0]
+
+
+def place(item: pytest.Item) -> None:
+    """Each report of the test names its cell."""
+    parameters = item.callspec.params  # type: ignore[attr-defined]
+    item.user_properties.append(
+        (_CELL, f"{parameters['bucket']}: {title(parameters['program'])}"),
+    )
 
 
 @dataclass
 class Matrix:
-    """Filled by the tests marked `matrix`; rows in the order in which they ran."""
+    """Filled by the tests marked `matrix`."""
 
-    cells: dict[tuple[str, str], str] = field(default_factory=dict)
-    requests: dict[tuple[str, str], int] = field(default_factory=dict)
+    cells: dict[str, str] = field(default_factory=dict)
 
-    def note(self, parameters: Mapping[str, Any], report: pytest.TestReport) -> None:
-        place = (str(parameters["program"].__doc__).split("\n")[0], str(parameters["bucket"]))
-        if report.failed:
-            self.cells[place] = "FAILED"
-        elif self.cells.get(place) != "FAILED":
-            self.cells[place] = f"ok {report.duration:5.1f} s {self.requests.get(place, 0):6} req"
+    def note(self, report: pytest.TestReport) -> None:
+        properties: dict[str, Any] = dict(report.user_properties)
+        cell = properties.get(_CELL)
+        if cell is None:
+            return
+        if report.failed:  # a failing set-up or teardown is a failure, too
+            self.cells[cell] = "FAILED"
+        elif report.when == "call":
+            self.cells[cell] = f"ok {report.duration:5.1f} s {properties[REQUESTS]:6} req"
+
+    def print(self, reporter: pytest.TerminalReporter) -> None:
+        if not self.cells:
+            return
+        rows = [title(program) for program in PROGRAMS]
+        width = max(map(len, rows))
+        reporter.section("programs on real mounts, compared from outside and after a remount")
+        reporter.write_line(" " * width + "".join(f"  {server:24}" for server in SERVERS))
+        for row in rows:
+            cells = [self.cells.get(f"{server}: {row}", "not run") for server in SERVERS]
+            reporter.write_line(f"{row:{width}}" + "".join(f"  {cell:24}" for cell in cells))
 
 
 MATRIX = Matrix()
-
-
-def print_matrix(reporter: pytest.TerminalReporter) -> None:
-    if not MATRIX.cells:
-        return
-    rows = list(dict.fromkeys(row for row, _ in MATRIX.cells))
-    width = max(len(row) for row in rows)
-    reporter.section("programs on real mounts, compared from outside and after a remount")
-    reporter.write_line(" " * width + "".join(f"  {server:24}" for server in SERVERS))
-    for row in rows:
-        cells = (MATRIX.cells.get((row, server), "not run") for server in SERVERS)
-        reporter.write_line(f"{row:{width}}" + "".join(f"  {cell:24}" for cell in cells))

@@ -3,12 +3,13 @@
 After each, every object is looked at from outside, and everything again after a remount.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.mounting import Mounted
-from tests.mounts.matrix import MATRIX
+from tests.mounts.matrix import REQUESTS
 from tests.mounts.programs import OPTIONS, PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
 from tests.mounts.trees import assert_in_bucket, assert_same, describe
 from tests.servers import Bucket
@@ -18,7 +19,11 @@ from tests.servers import Bucket
 @pytest.mark.matrix
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_a_program_works_as_on_a_local_disk(
-    program: Program, bucket: Bucket, mounted: Mounted, tmp_path: Path
+    program: Program,
+    bucket: Bucket,
+    mounted: Mounted,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     mount = mounted(bucket, "-o", "allow_other", *OPTIONS.get(program, ()))
     place = mount.path / "work"
@@ -27,8 +32,7 @@ def test_a_program_works_as_on_a_local_disk(
     mount.flush()
     times = program in SETS_DIRECTORY_TIMES
     tree = describe(place, directory_times=times)
-    row = str(program.__doc__).split("\n")[0]
-    MATRIX.requests[row, bucket.server.name] = mount.requests().total()
+    record_property(REQUESTS, mount.requests().total())
     mount.stop()
     assert_in_bucket(bucket, tree, "work/")
     mount.start()
