@@ -8,8 +8,9 @@ from types import FrameType
 import pytest
 
 from tests.servers import Bucket, CephServer, MotoServer, Server, StrictServer
+from tests.sizes import FULL
 
-DEFAULT_SECONDS = 120
+DEFAULT_SECONDS = 240
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -22,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _bounded(request: pytest.FixtureRequest) -> Iterator[None]:
     """No test hangs for ever."""
     marker = request.node.get_closest_marker("bounded")
-    seconds = marker.args[0] if marker else DEFAULT_SECONDS
+    seconds = (marker.args[0] if marker else DEFAULT_SECONDS) * FULL
 
     def too_long(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"the test took more than {seconds} s")

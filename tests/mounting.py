@@ -321,7 +321,7 @@ def mounted(
     test; `url` puts e.g. a proxy in between."""
     mounts: list[Mount] = []
     marker = request.node.get_closest_marker("bounded")
-    bound = marker.args[0] if marker else 120
+    bound = marker.args[0] if marker else 240
 
     def rescue() -> None:
         # A test that sits in a call to a mount that does not answer hears no signal; the call

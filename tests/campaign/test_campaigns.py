@@ -12,7 +12,6 @@ from tests.servers import Bucket
 MIB = 1 << 20
 
 
-@pytest.mark.bounded(240)
 @pytest.mark.parametrize("durability", ["close", "journal"])
 def test_a_mount_killed_ten_times_loses_nothing(
     durability: str, moto_bucket: Bucket, tmp_path: Path
@@ -23,7 +22,6 @@ def test_a_mount_killed_ten_times_loses_nothing(
     assert int(report.figures["files compared"]) > 50
 
 
-@pytest.mark.bounded(240)
 @pytest.mark.parametrize("durability", ["close", "journal"])
 def test_power_cuts_take_nothing_that_close_or_fsync_acknowledged(
     durability: str, moto_bucket: Bucket, tmp_path: Path

@@ -88,7 +88,6 @@ async def test_start_after_skips_up_to_that_key(store: ObjectStore) -> None:
     assert [found.key for found in page.objects] == ["e"]
 
 
-@pytest.mark.bounded(240)
 async def test_more_than_1000_keys_are_listed_and_deleted_in_batches(store: ObjectStore) -> None:
     names = [f"many/{number:05}" for number in range(1003)]
     await put_all(store, names)

@@ -27,7 +27,6 @@ def frozen(ceph: CephServer) -> Iterator[None]:
         ceph.execute("ceph", "osd", "unset", "pause")
 
 
-@pytest.mark.bounded(180)
 def test_nothing_outlives_its_deadline_and_all_goes_on_by_itself(
     ceph: CephServer, ceph_bucket: Bucket, mounted: Mounted
 ) -> None:
@@ -61,7 +60,6 @@ def test_nothing_outlives_its_deadline_and_all_goes_on_by_itself(
     assert (mount.path / "unseen").read_bytes() == b"x" * 100_000
 
 
-@pytest.mark.bounded(120)
 def test_cancel_frees_who_is_stuck_in_close(
     ceph: CephServer, ceph_bucket: Bucket, mounted: Mounted
 ) -> None:

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.campaign.campaign_faults import run_outage, run_weather
 from tests.mounts.trees import MIB
 from tests.servers import Bucket
 
 
-@pytest.mark.bounded(180)
 def test_cp_and_rsync_do_not_notice_that_one_request_in_ten_fails(
     moto_bucket: Bucket, tmp_path: Path
 ) -> None:
@@ -19,7 +16,6 @@ def test_cp_and_rsync_do_not_notice_that_one_request_in_ten_fails(
     assert int(report.figures["failed"]) > 10
 
 
-@pytest.mark.bounded(120)
 def test_a_large_write_outlives_an_outage(moto_bucket: Bucket, tmp_path: Path) -> None:
     report = run_outage(moto_bucket, tmp_path / "o", size=24 * MIB, seconds=5.0, seed=4)
     assert report.losses == []

@@ -11,8 +11,8 @@ from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABIL
 from tests.model.acting import Operation, counts
 from tests.model.examples import KINDS, WEIGHTS, check
 from tests.model.mounted import KIB
+from tests.sizes import examples
 
-EXAMPLES = 600
 STEPS = 80
 
 number = st.integers(0, 11)
@@ -37,7 +37,7 @@ def test_the_file_system_does_what_the_model_does() -> None:
     counts.clear()
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples(250),
         deadline=None,
         derandomize=True,
         database=None,
@@ -45,12 +45,12 @@ def test_the_file_system_does_what_the_model_does() -> None:
         suppress_health_check=list(HealthCheck),
     )
     @given(how=settings_of_mount, operations=st.lists(operation, min_size=STEPS, max_size=STEPS))
-    def examples(how: dict[str, Any], operations: list[Operation]) -> None:
+    def tried(how: dict[str, Any], operations: list[Operation]) -> None:
         check(how, operations, note)
 
     logging.disable(logging.ERROR)  # conflicts are logged, thousands of times
     try:
-        examples()
+        tried()
     finally:
         logging.disable(logging.NOTSET)
     print("\noperations:", ", ".join(f"{name} {counts[name]}" for name in WEIGHTS))

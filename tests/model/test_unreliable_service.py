@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from tests.model.search import failure
+from tests.sizes import examples
 
 # Of the mutating requests, 8 % meet one of the fates of unreliable.Fate.
 SHARE = 0.08
@@ -15,7 +16,7 @@ STEPS = 80
 
 
 @pytest.mark.bounded(300)
-@pytest.mark.parametrize("first", range(0, 150, 25))
+@pytest.mark.parametrize("first", range(0, examples(100), 25))
 def test_lost_answers_leave_bytes_and_names_right(first: int) -> None:
     logging.disable(logging.CRITICAL)
     try:

@@ -13,7 +13,7 @@ from tests.mounting import Mount
 from tests.posix.sides import Sides, tick
 from tests.servers import Server
 
-BOUND = 300.0  # seconds; a call to a mount that does not answer ends when its process does
+BOUND = 900.0  # seconds; a call to a mount that does not answer ends when its process does
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,6 @@ import pytest
 from tests.mounting import Mount
 from tests.posix.sides import Sides, renameat2, tick, user
 
-pytestmark = pytest.mark.bounded(120)
-
 OWNER, MEMBER, OTHER = (1001, 1001), (1002, 1002), (1003, 1003)
 NOREPLACE = 1
 

@@ -15,6 +15,7 @@ from s3mount.store.base import WriteHeaders
 from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.journal_records import ChunkRecord, PartRecord, UploadRecord
 from s3mount.writeback.sqlite_journal import SqliteJournal
+from tests.sizes import examples
 from tests.unit.journal_fixtures import a_file, an_intent, call, calls, files, intents, uploads
 
 Calls = Sequence[tuple[Any, ...]]
@@ -30,7 +31,7 @@ def reopened(directory: Path) -> SqliteJournal:
     return SqliteJournal(directory, "mount")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(25))
 @given(steps)
 def test_both_forms_hold_the_same(story: Sequence[tuple[str, Calls]]) -> None:
     async def play(directory: Path) -> None:
@@ -56,7 +57,7 @@ def test_both_forms_hold_the_same(story: Sequence[tuple[str, Calls]]) -> None:
         trio.run(play, Path(directory))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(20))
 @given(intents, files, uploads)
 def test_every_record_is_found_again_field_by_field(intent: Any, file: Any, upload: Any) -> None:
     async def play(directory: Path) -> None:

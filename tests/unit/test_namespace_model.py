@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import FOLDER_SUFFIX
 from s3mount.namespace import ABSENT, Inode, Namespace, Pin, Version
+from tests.sizes import examples
 from tests.unit.namespace_fixtures import DIRECTORY, FILE, Bench, entries_of
 
 PATHS = ["a", "a-", "b", "c", "a/a", "a/a-", "a/b", "a/b/c", "b/a"]
@@ -318,7 +319,7 @@ class Run:
 
 
 @settings(
-    max_examples=400,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

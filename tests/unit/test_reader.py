@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s3mount.core.config import GIB, KIB, MIB, ReadConfig
 from s3mount.readpath.remote import RemoteObject
 from s3mount.store.memory import MemoryStore
+from tests.sizes import examples
 from tests.unit.readpath_fixtures import Gets, content, put, running
 
 
@@ -198,7 +199,7 @@ async def test_memory_stays_bounded_with_answers_on_their_way_counted() -> None:
     assert gets.bytes < 3.3 * size
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 5000), st.integers(1, 700), st.booleans()),

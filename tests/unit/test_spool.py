@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.writeback.chunk import BLOCK
 from s3mount.writeback.spool import Spool
+from tests.sizes import examples
 from tests.unit.writeback_fixtures import KIB, PART, configured, disk_bytes, pattern, scheduled
 
 
@@ -201,7 +202,7 @@ writes = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(steps=writes)
 def test_any_order_of_writes_fills_and_truncates_reads_back_with_right_checksums(
     steps: list[tuple[str, int, int]], tmp_path_factory: pytest.TempPathFactory

@@ -18,6 +18,7 @@ from s3mount.writeback.journal_records import SpoolRecord
 from s3mount.writeback.spool import Spool
 from s3mount.writeback.spool_restore import export
 from s3mount.writeback.spooled_file import SpooledFile
+from tests.sizes import examples
 from tests.unit.writeback_fixtures import KIB, PART, configured, pattern, scheduled
 
 Content = dict[int, int]
@@ -94,7 +95,7 @@ class _Model:
             self.sealed = None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(steps=steps)
 @pytest.mark.bounded(300)
 def test_after_a_crash_at_any_time_the_last_recorded_seal_is_restored_byte_for_byte(
@@ -126,7 +127,7 @@ def test_after_a_crash_at_any_time_the_last_recorded_seal_is_restored_byte_for_b
     trio.run(run)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(before=steps, after=steps, seed=st.integers(0, 2**32))
 @pytest.mark.bounded(300)
 def test_of_an_unsealed_record_torn_blocks_are_left_out_and_never_exported_wrong(

@@ -18,6 +18,7 @@ from s3mount.writeback.upload_plan import (
     Step,
     plan_upload,
 )
+from tests.sizes import examples
 
 PART, MINIMUM, MOST_PARTS = 12, 5, 30
 MAXIMUM = 400
@@ -191,7 +192,7 @@ def worlds(draw: st.DrawFn) -> World:
     return world
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(worlds(), st.booleans())
 def test_the_object_is_the_file_whatever_was_written_sent_dropped_and_cut(
     world: World, can_copy: bool

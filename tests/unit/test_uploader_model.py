@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from s3mount.store.errors import ServerError
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, MemoryStore
 from s3mount.writeback.body import CommitSuperseded
+from tests.sizes import examples
 from tests.unit.writeback_fixtures import KIB, MINIMUM, PART, Rig, Writer, disk_bytes, pattern, rig
 
 
@@ -121,7 +122,7 @@ async def _all_given_back(r: Rig) -> None:
     assert r.uploader.memory.used == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), ceph=st.booleans())
 @pytest.mark.bounded(300)
 def test_after_any_history_the_object_is_the_file(
