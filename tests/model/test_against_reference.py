@@ -11,6 +11,7 @@ from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, NO_CAPABIL
 from tests.model.acting import Operation, counts
 from tests.model.examples import KINDS, WEIGHTS, check
 from tests.model.mounted import KIB
+from tests.model.search import failure
 from tests.sizes import examples
 
 STEPS = 80
@@ -37,7 +38,7 @@ def test_the_file_system_does_what_the_model_does() -> None:
     counts.clear()
 
     @settings(
-        max_examples=examples(250),
+        max_examples=examples(120),
         deadline=None,
         derandomize=True,
         database=None,
@@ -51,8 +52,11 @@ def test_the_file_system_does_what_the_model_does() -> None:
     logging.disable(logging.ERROR)  # conflicts are logged, thousands of times
     try:
         tried()
+        # Hypothesis likes to repeat itself: it draws some kinds far less often than others.
+        found = {seed: failure(seed, 0.0, STEPS, trace=False) for seed in range(examples(180))}
     finally:
         logging.disable(logging.NOTSET)
+    assert {seed: what for seed, what in found.items() if what is not None} == {}
     print("\noperations:", ", ".join(f"{name} {counts[name]}" for name in WEIGHTS))
     print("in all:", sum(counts.values()))
     rare = {name: counts[name] for name in WEIGHTS if counts[name] < 100}

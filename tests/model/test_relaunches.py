@@ -11,12 +11,12 @@ from tests.model.acting import counts
 from tests.model.search import failure
 from tests.sizes import examples
 
-SEEDS = 4
+SEEDS = 10
 STEPS = 80
 
 
 @pytest.mark.bounded(300)
-@pytest.mark.parametrize("first", range(0, examples(12), SEEDS))
+@pytest.mark.parametrize("first", range(0, examples(40), SEEDS))
 def test_what_was_acknowledged_survives_every_crash(first: int) -> None:
     counts.clear()
     logging.disable(logging.CRITICAL)
