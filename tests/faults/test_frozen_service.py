@@ -82,7 +82,7 @@ def test_cancel_frees_who_is_stuck_in_close(
         writer.start()
         wait_until(lambda: mount.status()["intents"], 20)
         begin = time.monotonic()
-        mount.command("cancel", "stuck")
+        mount.command("cancel", "stuck", "--yes")
         writer.join(timeout=60)
         took = time.monotonic() - begin
     assert told == [errno.ECANCELED]
