@@ -29,6 +29,7 @@ from tests.campaign.volatile import Image, Node, VolatileDisk, load, save
 START_SECONDS = 30.0
 CACHED = 300.0  # nobody else changes anything
 FREE = 64 << 30
+FAILING = "chunk-"  # writeback/chunk_files.py
 JOURNAL_LOG = "journal.log-"  # writeback/journal_log.py; not imported, for this process is small
 
 
@@ -39,6 +40,13 @@ class CrashOperations(pyfuse3.Operations):
         super().__init__()
         self.disk = disk
         self.safe_until = 0.0  # see CrashDisk.cut
+        self.failing: frozenset[str] = frozenset()  # see CrashDisk.fail
+
+    def _perhaps_fail(self, what: str, number: int) -> None:
+        if what in self.failing:
+            name = self.disk.name_of(number)
+            if name is not None and name.startswith(FAILING):
+                raise pyfuse3.FUSEError(errno.EIO)
 
     # -- attributes
 
@@ -201,9 +209,11 @@ class CrashOperations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(inode), keep_cache=True)
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        self._perhaps_fail("read", fh)
         return bytes(self._node(fh).data[off : off + size])
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        self._perhaps_fail("write", fh)
         self.disk.write(fh, off, buf)
         return len(buf)
 
@@ -214,6 +224,7 @@ class CrashOperations(pyfuse3.Operations):
         self._node(fh).opens -= 1
 
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        self._perhaps_fail("fsync", fh)
         self.disk.sync_file(fh)
         if self.disk.is_safe(JOURNAL_LOG):
             self.safe_until = time.monotonic()
@@ -222,7 +233,7 @@ class CrashOperations(pyfuse3.Operations):
 def serve(mountpoint: Path, image: Path) -> None:
     """Until a line on standard input: 'cut SEED', 'drop' or 'stop'; what is left is the image.
 
-    The answer is `safe_until`, see CrashDisk.cut.
+    The answer is `safe_until`, see CrashDisk.cut. 'fail OPERATIONS': see CrashDisk.fail.
     """
     disk = VolatileDisk(load(image) if image.exists() else None)
     options = {*pyfuse3.default_options, "fsname=crash-disk", "subtype=crashdisk"}
@@ -232,6 +243,10 @@ def serve(mountpoint: Path, image: Path) -> None:
 
     async def command() -> None:
         line = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
+        while line.startswith("fail"):
+            operations.failing = frozenset(line.split()[1:])
+            print(0.0, flush=True)
+            line = await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
         # From here on nothing is answered: the moment of the cut.
         what, _, seed = line.strip().partition(" ")
         left: Image
@@ -308,12 +323,26 @@ class CrashDisk:
         self._start()
         return safe_until
 
+    def fail(self, *operations: str) -> None:
+        """From now on 'read', 'write' and 'fsync', those of them that are given, answer EIO for
+        the spool's chunk files. The kernel forgets what it has of them, so that reads ask."""
+        self._tell(f"fail {' '.join(operations)}")
+        for path in self.path.rglob(f"{FAILING}*"):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+
     def remount(self) -> None:
         """An orderly stop and start: nothing is lost."""
         self._ask("stop")
         self._start()
 
     def _ask(self, line: str) -> float:
+        answer = self._tell(line)
+        self._end()
+        return answer
+
+    def _tell(self, line: str) -> float:
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -323,7 +352,6 @@ class CrashDisk:
             process.stdin.flush()
         answer = process.stdout.readline()
         assert answer, "the crash disk died"
-        self._end()
         return float(answer)
 
 

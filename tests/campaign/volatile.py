@@ -107,6 +107,10 @@ class VolatileDisk:
         )
         return not any(node.dirty or len(node.data) != len(node.safe) for node in named)
 
+    def name_of(self, number: int) -> str | None:
+        names = (item for node in self.nodes.values() for item in node.names.items())
+        return next((name for name, named in names if named == number), None)
+
     # -- bytes
 
     def write(self, number: int, offset: int, data: bytes) -> None:
