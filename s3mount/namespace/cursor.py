@@ -1,11 +1,14 @@
 """Reading a directory: a stable position, each name once, whatever comes and goes meanwhile."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from s3mount.core.errors import FilesystemError
 from s3mount.namespace.attribute_fetcher import AttributeFetcher
 from s3mount.namespace.inode import NEVER, DirectoryEntry, Inode
+from s3mount.namespace.remote import all_of
 from s3mount.namespace.tree import Tree, directory_of
 
 # Entries of one read: the kernel takes about 25 to 100 at a time, the rest is asked for again.
@@ -15,6 +18,8 @@ AHEAD = 1000
 # Objects up to this size may be something other than a regular file: a symlink's target has at
 # most 4095 bytes, special files and markers none.
 MAX_SPECIAL = 4095
+# Looks a name up in a directory; FilesystemError: it is not there.
+Find = Callable[[Inode, str], Awaitable[Inode]]
 
 
 class Names(Protocol):
@@ -53,10 +58,14 @@ class DirectoryCursor:
         inode: Inode,
         names: Names,
         horizon: float,
+        find: Find,
     ) -> None:
+        self.inode = inode
         self._tree = tree
         self._fetcher = fetcher
-        self._inode = inode
+        self._find = find
+        self._begun = tree.clock()
+        self._position = 0  # of the last read
         self._directory = directory_of(inode)
         self._names = names
         self._horizon = horizon  # attributes asked for later than this are good enough
@@ -67,6 +76,7 @@ class DirectoryCursor:
 
     async def read(self, position: int) -> list[DirectoryEntry]:
         """The entries from `position` on, at most 128; [] only at the end. Raises StoreErrors."""
+        self._position = position
         while True:
             kept = self._kept(position)
             if kept:
@@ -76,6 +86,7 @@ class DirectoryCursor:
                     return []
                 await self._more(position)
             end = min(position + BATCH, len(self._names.names))
+            await self._find_dropped(position, end)
             await self._fetch(position, end)
             self._read_ahead(end)
             batch = self._entries(position, end)
@@ -84,6 +95,23 @@ class DirectoryCursor:
             if batch:
                 return batch
             position = end
+
+    def ahead(self) -> Sequence[str]:
+        """The names that are still to be read; they are not dropped meanwhile (shrink.py)."""
+        return self._names.names[self._position :]
+
+    async def _find_dropped(self, start: int, end: int) -> None:
+        """After a seek back to names that were dropped to save memory once they had been read."""
+        if self._directory.dropped_at < self._begun:
+            return
+        names = self._names.names
+        missing = [n for n in names[start:end] if n not in self._directory.entries]
+
+        async def find(name: str) -> None:
+            with contextlib.suppress(FilesystemError):  # it is gone
+                await self._find(self.inode, name)
+
+        await all_of(*(partial(find, name) for name in missing))
 
     async def _more(self, position: int) -> None:
         """The next names; the old ones again if they were known and the service is away."""

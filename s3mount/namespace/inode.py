@@ -140,6 +140,8 @@ class Directory:
     changed: when a name was last changed here; answers asked for before do not count for it.
     absent: names a request (asked for at that time) did not find.
     pins: names with unfinished intents, how many; no answer counts for them.
+    dropped_at: when names were last dropped to save memory (shrink.py): those are there, but not
+        in `entries`, and what a listing from before has shown is not complete any more.
     revision: grows whenever a name goes away.
     """
 
@@ -149,6 +151,7 @@ class Directory:
         "complete_at",
         "covered",
         "covered_at",
+        "dropped_at",
         "entries",
         "listing",
         "misses",
@@ -166,6 +169,7 @@ class Directory:
         self.complete_at = complete_at
         self.covered = ""
         self.covered_at = NEVER
+        self.dropped_at = NEVER
         self.changed: dict[str, float] = {}
         self.absent: dict[str, float] = {}
         self.pins: dict[str, int] = {}

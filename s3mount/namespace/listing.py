@@ -107,7 +107,8 @@ class Merge:
         self._seen = self._merged = set()
         self.directory.unreachable = self.assembler.unreachable
         self.directory.shadowed = self.assembler.shadowed
-        self.directory.complete_at = max(self.directory.complete_at, self.started_at)
+        if self.directory.dropped_at < self.started_at:
+            self.directory.complete_at = max(self.directory.complete_at, self.started_at)
         self.directory.misses = 0
 
 
@@ -216,7 +217,7 @@ class Listing:
             page.objects[-1].key if page.objects else "",
             page.prefixes[-1] if page.prefixes else "",
         )
-        if last:
+        if last and directory.dropped_at < self._merge.started_at:
             directory.covered = last[len(self.prefix) :]
             directory.covered_at = self._merge.started_at
 

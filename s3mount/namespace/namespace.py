@@ -7,6 +7,7 @@ stat_cache.py (attributes on disk).
 
 import errno
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -87,6 +88,7 @@ class Namespace:
         self._fetcher = AttributeFetcher(self._tree, self._remote, config)
         self._resolver = Resolver(self._tree, self._remote, self._fetcher, config)
         self._walks = TreeWalks(self._tree, self._remote, self._fetcher, config)
+        self._cursors: weakref.WeakSet[DirectoryCursor] = weakref.WeakSet()  # those in use
         self._clock = clock
         self.root = self._tree.root
         self.inodes = self._tree.table
@@ -174,7 +176,10 @@ class Namespace:
         """A reader of the names; raises ENOTDIR."""
         directory_of(inode).used_at = self._clock()
         horizon = self._clock() - self.config.metadata_ttl
-        return DirectoryCursor(self._tree, self._fetcher, inode, self._names(inode), horizon)
+        names = self._names(inode)
+        cursor = DirectoryCursor(self._tree, self._fetcher, inode, names, horizon, self.lookup)
+        self._cursors.add(cursor)
+        return cursor
 
     def _names(self, inode: Inode) -> Names:
         if self._is_known(inode):
@@ -208,6 +213,8 @@ class Namespace:
                 seen = listing.created_at
                 if any(child.seen_at >= seen for child in directory.entries.values()):
                     return False
+                if directory.dropped_at > seen:
+                    return False  # what was dropped was there
         return not directory.entries and not directory.unreachable
 
     # -- local changes
@@ -318,7 +325,7 @@ class Namespace:
     def bound(self) -> None:
         """Drops the names used longest ago if there are more than max_inodes; run() calls it."""
         if len(self.inodes) > self.config.max_inodes:
-            shrink(self._tree, self.config.max_inodes, self.drop_names)
+            shrink(self._tree, self.config.max_inodes, self.drop_names, self._cursors)
 
     async def aclose(self) -> None:
         """Writes the rest of the stat cache."""

@@ -157,10 +157,12 @@ class Resolver:
     async def _resolve(self, parent: Inode, name: str) -> Inode:
         if self._wants_listing(parent, name):
             await self.refresh(parent)
-            known = directory_of(parent).entries.get(name)
-            if known is None:
+            directory = directory_of(parent)
+            known = directory.entries.get(name)
+            if known is not None:
+                return known
+            if directory.complete_at != NEVER:  # else names were dropped meanwhile
                 raise no_such_name(name)
-            return known
         if self._wants_first_page(parent):
             await self.listing(parent).more(0)
             known_now = self.peek(parent, name)
@@ -191,11 +193,16 @@ class Resolver:
         return directory.covered_at < self._tree.clock() - 10 * self._config.metadata_ttl
 
     def listing(self, inode: Inode) -> Listing:
-        """The listing under way, if it began a TTL ago at most, else a new one."""
+        """The listing under way, if it began a TTL ago at most and all that it has shown is still
+        known, else a new one."""
         directory = directory_of(inode)
         current = directory.listing
         horizon = self._tree.clock() - self._config.metadata_ttl
-        if isinstance(current, Listing) and not current.done and current.created_at >= horizon:
+        if (
+            isinstance(current, Listing)
+            and not current.done
+            and current.created_at >= max(horizon, directory.dropped_at)
+        ):
             return current
         started = Listing(self._tree, self._remote, self._fetcher, self._config, inode)
         directory.listing = started

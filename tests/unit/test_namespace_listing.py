@@ -396,6 +396,43 @@ async def test_above_the_bound_the_names_used_longest_ago_go() -> None:
     assert await errno_of(names, directories["b"], "f07") is None
 
 
+async def test_a_directory_with_more_names_than_the_bound_is_listed_whole() -> None:
+    """Whoever reads it sees each name, a seek back too; none of them counts as removed."""
+    bench = Bench()
+    files = [f"f{number:04}" for number in range(3000)]
+    bench.put(*files, data=b"1")
+    names = bench.namespace(NamespaceConfig(max_inodes=100, attributes="listing"))
+    cursor = names.open_directory(names.root)
+    seen: list[str] = []
+    while entries := await cursor.read(len(seen)):
+        seen += [entry.name for entry in entries]
+        bench.clock.advance(0.01)
+        names.bound()
+        assert len(names.inodes) < 2000  # what has been read goes
+    assert seen == files
+    assert [entry.name for entry in await cursor.read(500)] == files[500:628]
+    names.bound()
+    bench.clock.advance(0.01)
+    assert await errno_of(names, names.root, "f0001") is None
+    assert await errno_of(names, names.root, "f2999") is None
+    assert not await names.is_empty(names.root)
+
+
+async def test_what_was_made_here_of_late_is_not_taken_for_removed_above_the_bound() -> None:
+    bench = Bench()
+    names = bench.namespace(NamespaceConfig(max_inodes=10))
+    for number in range(50):
+        name = f"f{number}"
+        inode = names.add(names.root, name, FILE, directory=False)
+        pin = names.pin(names.root, name)
+        bench.put(name, data=b"1")
+        names.committed(inode, Version(bench.store.objects[name].etag, 1, 0.0), FILE, key=name)
+        pin.release()
+    names.bound()
+    for number in range(50):
+        assert await errno_of(names, names.root, f"f{number}") is None
+
+
 async def test_a_type_whose_answer_a_rename_overtook_is_asked_for_again() -> None:
     bench = Bench()
     bench.put("old", data=b"target", mode="41471")
