@@ -23,14 +23,11 @@ is not known to be on disk.
 """
 
 import errno
-import itertools
 import logging
 import os
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -41,13 +38,12 @@ from s3mount.core.config import KIB, MIB
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.writeback import journal_log as logs
 from s3mount.writeback.journal_database import Database, JournalUnusable, Place, is_damage
+from s3mount.writeback.journal_opening import NO_SEGMENT, restore
 from s3mount.writeback.journal_records import JournalContents
 from s3mount.writeback.journal_rows import (
     Change,
     RowRecorder,
-    decode_rows,
     pack_changes,
-    unpack_changes,
 )
 
 log = logging.getLogger(__name__)
@@ -56,7 +52,6 @@ GROUP_DELAY = 0.08  # commits of so long share an fsync: with its own time they 
 SEGMENT_SIZE = 4 * MIB  # some thousand commits; read again, at most twice that, at the next start
 IDLE = 5.0  # then what is worth it moves to SQLite
 IDLE_SIZE = 256 * KIB
-NO_SEGMENT = 0  # in the database of a journal that is being removed
 RETRY = 1.0  # after a failure of the disk
 
 
@@ -81,10 +76,16 @@ class SqliteJournal(RowRecorder):
         self._spare: logs.Segment | None = None
         self._database = Database(directory / "journal.sqlite", identity)
         try:
-            self._contents = self._restore()
+            found = restore(directory, self._database, self._digest)
         except BaseException:
             self.abandon()
             raise
+        self._contents = found.contents
+        self._rows = found.rows  # all there is now: SQLite's file may turn out to be damaged
+        self._serial = self._synced = found.serial
+        self._numbers = found.numbers
+        self._segments.append(found.segment)
+        self.problems += found.problems
         self._remember(self._contents)
         self._damage: sqlite3.Error | None = None  # of SQLite's file, which is to be made anew
         self._pending: dict[Place, bytes | None] = {}  # in the log, not in SQLite
@@ -95,67 +96,6 @@ class SqliteJournal(RowRecorder):
         self._rotated = trio.Event()
         self.commits = 0
         self.syncs = 0
-
-    # -- opening
-
-    def _restore(self) -> JournalContents:
-        meta = self._database.meta
-        rows = self._database.rows()
-        applied = meta.applied if meta is not None else 0
-        try:
-            replay = logs.read_log(self.directory, self._digest, applied)
-        except (logs.UnknownFormat, logs.ForeignSegment, logs.DamagedSegment) as error:
-            raise JournalUnusable(str(error)) from error
-        old = logs.segment_paths(self.directory)
-        if meta is None:
-            # The first segment is made just before the database.
-            if replay.entries or replay.torn or replay.numbers not in ([], [1]):
-                raise JournalUnusable(f"{self._database.path} is empty or missing")
-            for path in old:
-                path.unlink()
-            old, replay.numbers = [], []
-        elif meta.segment not in (NO_SEGMENT, *replay.numbers):
-            raise JournalUnusable(f"segment {meta.segment} of the journal's log is missing")
-        changes: dict[Place, bytes | None] = {}
-        for serial, payload in replay.entries:
-            changes.update(unpack_changes(payload))
-            applied = serial
-        for place, data in changes.items():
-            if data is None:
-                rows.pop(place, None)
-            else:
-                rows[place] = data
-        written_at = max((path.stat().st_mtime for path in old), default=0.0)
-        contents = replace(decode_rows(rows), written_at=written_at)
-        self._rows = rows  # all there is now: SQLite's file may turn out to be damaged
-        self._serial = self._synced = applied
-        self._numbers = itertools.count(max(replay.numbers, default=0) + 1)
-        self._segments.append(self._new_segment())
-        try:
-            self._database.apply(changes, applied, self._segments[0].number)
-        except sqlite3.Error as error:
-            raise ConfigurationError(
-                f"the journal {self._database.path} cannot be written ({error}); make room or see"
-                " to its disk"
-            ) from error
-        self._dispose(old, replay.torn)
-        return contents
-
-    def _dispose(self, old: list[Path], torn: list[str]) -> None:
-        """Segments that are in SQLite now. Damaged ones are kept for whoever wants to look."""
-        if torn:
-            aside = self.directory / time.strftime("journal.torn-%Y%m%dT%H%M%S")
-            aside.mkdir(mode=0o700, exist_ok=True)
-            for path in old:
-                path.rename(aside / path.name)
-            self.problems.append(
-                f"the journal in {self.directory} ends early ({'; '.join(torn)}): what was changed"
-                f" last before a power cut may be lost; its remains are kept in {aside}"
-            )
-            log.error("%s", self.problems[-1])
-        for path in (*old, *self.directory.glob(f"{logs.NEW}*")):
-            path.unlink(missing_ok=True)
-        logs.sync_directory(self.directory)
 
     def load(self) -> JournalContents:
         return self._contents
