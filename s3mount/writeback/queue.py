@@ -1,9 +1,8 @@
 """The queue that carries intents out: order, coalescing delay, retries, batched deletes."""
 
-import heapq
 import logging
 import random
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -11,11 +10,11 @@ from s3mount.core.errors import FilesystemError
 from s3mount.store.base import PutResult
 from s3mount.store.errors import StoreError
 from s3mount.writeback.bookkeeping import Bookkeeper
+from s3mount.writeback.intent_graph import IntentGraph
 from s3mount.writeback.intents import (
     BatchDelete,
     Executor,
     Intent,
-    IntentIndex,
     Kind,
     NotYetError,
     State,
@@ -41,7 +40,7 @@ DELETE_BATCH = 1000
 SURELY_SYNCED = 2.0
 
 
-class IntentQueue:
+class IntentQueue(IntentGraph):
     """One per mount. Needs `run` as a background task."""
 
     def __init__(
@@ -54,6 +53,7 @@ class IntentQueue:
         shuffle: random.Random | None = None,
     ) -> None:
         """`ordered`: each intent waits for the one added before it, whatever their keys."""
+        super().__init__(shuffle)
         self._execute = execute
         self._delete_batch = delete_batch
         self._journal = journal
@@ -61,10 +61,6 @@ class IntentQueue:
         self._newest: Intent | None = None
         self._finished_at: dict[str, float] = {}  # keys of late, in order of trio time
         self.refusals = 0  # attempts so far that were refused; see Intent.was_refused
-        self._shuffle = shuffle  # tests: any order that the DAG allows
-        self._index = IntentIndex()
-        self._due: list[tuple[float, float, Intent]] = []
-        self._wake = trio.Event()
         self._running = 0
         self.progress_at = 0.0  # trio time of the last intent that finished
         self.done_by_kind: dict[str, int] = {}
@@ -159,12 +155,6 @@ class IntentQueue:
         elif intent.blocks:
             self.hurry(intent)
 
-    def resume(self, intent: Intent, *, delay: float = 0.0) -> None:
-        """Ends a deferral."""
-        if intent.deferred:
-            intent.not_before = trio.current_time() + delay
-            self._schedule(intent)
-
     def cancel(self, intent: Intent) -> bool:
         """Drops a WAITING intent; those who wait for it see success. False: too late."""
         if intent.state is not State.WAITING:
@@ -193,73 +183,6 @@ class IntentQueue:
         """A WAITING intent is given up for good, and the bucket shown as it is (on_failed)."""
         intent.error = error
         self._fail(intent)
-
-    def hurry(self, intent: Intent, *, by_hand: bool = False) -> None:
-        """No more coalescing for this one and all that it waits for. What was refused keeps a
-        short pause, unless `by_hand`."""
-        pending = [intent]
-        while pending:
-            current = pending.pop()
-            if by_hand:
-                current.hurried, current.hurry_from = False, 0.0
-            if current.state is State.WAITING and not current.hurried:
-                current.hurried = True
-                soonest = max(trio.current_time(), current.hurry_from)
-                current.not_before = min(current.not_before, soonest)
-                self._schedule(current)
-                pending.extend(current.waits_for)
-
-    def hurry_new(self, kinds: Container[Kind] = frozenset(Kind)) -> bool:
-        """No more coalescing of what was never tried; True if that was any, or some is running.
-
-        What failed keeps its pause.
-        """
-        found = False
-        for intent in list(self._index.all.values()):
-            if intent.kind not in kinds or intent.deferred:
-                continue
-            if intent.state is State.RUNNING:
-                found = True
-            elif not intent.attempts:
-                found = found or not intent.hurried
-                self.hurry(intent)
-        return found
-
-    # -- looking -------------------------------------------------------------------------------
-
-    @property
-    def by_kind(self) -> Mapping[Kind, int]:
-        """How many are unfinished."""
-        return self._index.by_kind
-
-    def holders(self, key: str) -> set[Intent]:
-        """Unfinished intents that hold exactly this key."""
-        return set(self._index.holders(key))
-
-    def trees_over(self, key: str) -> list[Intent]:
-        """Unfinished renames of directories that `key` is in, in the order of their making."""
-        return sorted(self._index.trees_over(key), key=lambda intent: intent.sequence)
-
-    def each(self) -> Iterator[Intent]:
-        """All that are unfinished, about in the order in which they were added: of a hundred
-        thousand the first ones cost nothing."""
-        return iter(self._index.all.values())
-
-    def unfinished(self, prefix: str = "") -> list[Intent]:
-        """In the order in which they were added."""
-        return [
-            intent
-            for intent in sorted(self._index.all.values(), key=lambda i: i.sequence)
-            if not prefix or any(key.startswith(prefix) for key in intent.held_keys())
-        ]
-
-    def is_busy_below(self, prefix: str) -> bool:
-        """Whether an unfinished intent holds a key below `prefix`."""
-        return any(
-            key.startswith(prefix) and key != prefix
-            for intent in self._index.all.values()
-            for key in intent.held_keys()
-        )
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -297,23 +220,8 @@ class IntentQueue:
     def _start_due(self, nursery: trio.Nursery) -> float:
         """Starts what can start; returns the seconds until more may be due."""
         now = trio.current_time()
-        ready: list[Intent] = []
-        while self._due and self._due[0][0] <= now:
-            _, _, intent = heapq.heappop(self._due)
-            if intent.state is not State.WAITING or intent.waits_for:
-                continue
-            if intent.not_before <= now:  # else an entry of before it was put off
-                ready.append(intent)
-        if self._shuffle is not None:
-            self._shuffle.shuffle(ready)
-        deletes = [intent for intent in ready if intent.kind is Kind.DELETE]
-        for intent in ready:
-            if intent.kind is Kind.DELETE or intent.state is not State.WAITING:
-                continue
-            if self._running >= CONCURRENT_INTENTS:
-                # Comes back when a running one ends.
-                heapq.heappush(self._due, (now, intent.sequence, intent))
-                continue
+        deletes = self._take_due(now)
+        while self._running < CONCURRENT_INTENTS and (intent := self._next_ready(now)):
             self._begin(intent)
             nursery.start_soon(self._carry_out, intent)
         if deletes:
@@ -323,25 +231,7 @@ class IntentQueue:
                 for intent in chunk:
                     self._begin(intent)
                 nursery.start_soon(self._carry_out_deletes, chunk)
-        if self._running >= CONCURRENT_INTENTS or not self._due:
-            return float("inf")
-        return max(0.0, self._due[0][0] - now)
-
-    def _fill_batch(self, deletes: list[Intent]) -> list[Intent]:
-        """A request for one delete takes all others along whose delay has not yet passed."""
-        batch = list(dict.fromkeys(deletes))
-        chosen = set(batch)
-        for intent in self._index.all.values():
-            if (
-                intent.kind is Kind.DELETE
-                and intent.state is State.WAITING
-                and not intent.waits_for
-                and not intent.deferred
-                and intent.attempts == 0
-                and intent not in chosen
-            ):
-                batch.append(intent)
-        return batch
+        return max(0.0, self._due[0][0] - now) if self._due else float("inf")
 
     def _begin(self, intent: Intent) -> None:
         intent.state = State.RUNNING
@@ -498,18 +388,3 @@ class IntentQueue:
         intent.finished.set()
         intent.tell()
         self._wake.set()
-
-    # -- the graph -----------------------------------------------------------------------------
-
-    def _link(self, intent: Intent, conflicts: set[Intent]) -> None:
-        for other in conflicts:
-            intent.waits_for.add(other)
-            other.blocks.add(intent)
-            if intent.hurried or other.deferred:
-                self.hurry(other)
-        self._index.add(intent)
-
-    def _schedule(self, intent: Intent) -> None:
-        if intent.not_before != float("inf"):
-            heapq.heappush(self._due, (intent.not_before, intent.sequence, intent))
-            self._wake.set()
