@@ -21,6 +21,7 @@ COMMANDS = (
     "mv",
     "rm",
     "feed",
+    "uploads",
     "demo",
 )
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,25 @@ def attribute_defaults(settings: Settings) -> AttributeDefaults:
 def stat_cache_path(shared_dir: Path, defaults: AttributeDefaults) -> Path:
     """Mounts that show the same object differently do not share what they know of it."""
     return shared_dir / f"attributes-{_digest(repr(defaults))[:8]}.sqlite"
+
+
+def build_dead_mount_config(
+    settings: Settings, owner: Mapping[str, Any], directory: Path
+) -> MountConfig:
+    """Of a mount that died and left its journal in `directory`, as far as its journal's identity
+    (`owner`) tells. Raises ConfigurationError."""
+    known = Settings({**settings.values})
+    known.set("front", "bucket", f"{owner['bucket']}:/{owner['prefix']}")
+    known.set("front", "mountpoint", owner["mountpoint"])
+    if owner["endpoint"]:
+        known.set("store", "endpoint_url", owner["endpoint"])
+    config = build_config(known)
+    return replace(
+        config,
+        mountpoint=Path(owner["mountpoint"]),  # as it was then
+        cache_dir=directory,
+        writeback=replace(config.writeback, spool_dir=directory / "spool"),
+    )
 
 
 def build_store_config(

@@ -90,6 +90,7 @@ def commands(state: MountState) -> Mapping[str, Command]:
             "mountpoint": str(config.mountpoint),
             "read_only": config.read_only,
             "durability": config.writeback.durability,
+            "cache_dir": str(config.cache_dir),
             "uptime": round(time.time() - state.started, 1),
             **state.filesystem.status(),
             "pending": state.pending(),

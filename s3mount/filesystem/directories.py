@@ -85,10 +85,27 @@ def locked(
                         say(text)
                     told, tell_at = text, time.monotonic() + LOCK_PROGRESS
                 time.sleep(LOCK_INTERVAL)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        _sign(lock)
         yield
+
+
+@contextmanager
+def locked_now(directory: Path) -> Iterator[bool]:
+    """As locked; False where another process has the lock."""
+    with (directory / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        _sign(lock)
+        yield True
+
+
+def _sign(lock: IO[str]) -> None:
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
 
 
 def _waiting(lock: IO[str], rest: str) -> str:

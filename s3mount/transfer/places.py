@@ -12,11 +12,12 @@ from s3mount.writeback.parallel import all_of
 
 
 class NothingThere(Exception):
-    """Of a location at which there is neither a file nor a directory."""
+    """Of a location at which there is neither a file nor a directory, or not `what`; `see` is the
+    command that shows what there is."""
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, what: str = "nothing", see: str = "s3mount ls") -> None:
         super().__init__(
-            f"there is nothing at {location}; see what is there: s3mount ls {location.bucket}"
+            f"there is {what} at {location}; see what is there: {see} {location.bucket}"
         )
 
 

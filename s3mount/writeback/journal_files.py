@@ -9,20 +9,24 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.journal_database import JournalUnusable
 from s3mount.writeback.journal_log import sync_directory
+from s3mount.writeback.journal_records import JournalContents
 from s3mount.writeback.local_disk import unfit_for_journal
 from s3mount.writeback.sqlite_journal import SqliteJournal
 
 log = logging.getLogger(__name__)
 
 IDENTITY = "identity.json"
+LOOK_AGAIN = 0.1  # seconds, after a journal changed while it was copied
 # All that a journal consists of, also what SQLite and a start that was cut short leave.
 _FILES = ("journal.sqlite*", "journal.log-*", "journal.new-*")
 
@@ -123,18 +127,70 @@ def _write_identity(directory: Path, identity: str) -> None:
     fresh.rename(directory / IDENTITY)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownJournal:
+    """A journal on this machine as it was when it was looked at. `owner`: what identity_of says,
+    or another tool's identity; `problem`: why its contents are not known."""
+
+    directory: Path
+    owner: Mapping[str, Any]
+    alive: bool  # a process has it
+    contents: JournalContents = field(default_factory=JournalContents)
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if "mountpoint" in self.owner:
+            return f"the mount on {self.owner['mountpoint']}"
+        return f"what works in {self.directory}"
+
+
+def look_at(directory: Path, *, attempts: int = 1) -> KnownJournal | None:
+    """The journal of a cache directory; None where there is none. Blocks.
+
+    Nothing of it is changed: it is read from a copy. That of a living process may change while it
+    is copied, so it is worth several `attempts`. Raises OSError, ValueError, where not even its
+    owner is known.
+    """
+    if not any(directory.glob("journal.*")):
+        return None
+    identity = (directory / IDENTITY).read_text().rstrip("\n")
+    owner = json.loads(identity)
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(LOOK_AGAIN)
+        alive, problem = _is_alive(directory), ""
+        try:
+            return KnownJournal(directory, owner, alive, _contents(directory, identity))
+        except (OSError, ValueError, KeyError, sqlite3.Error, ConfigurationError) as error:
+            problem = f"cannot be looked at: {error}"
+        except JournalUnusable as error:
+            problem = f"cannot be used: {error}"
+    return KnownJournal(directory, owner, alive, problem=problem)
+
+
+def _contents(directory: Path, identity: str) -> JournalContents:
+    with tempfile.TemporaryDirectory(prefix="s3mount-") as name:
+        copy = Path(name)
+        for pattern in _FILES:
+            for path in directory.glob(pattern):
+                shutil.copyfile(path, copy / path.name)
+        journal = SqliteJournal(copy, identity)
+        journal.abandon()
+    return journal.load()
+
+
 def other_journals(config: MountConfig) -> list[str]:
     """What mounts of this bucket on other directories left unfinished, a sentence each. Blocks.
 
-    Nothing of theirs is changed: a journal is read from a copy. Mounts that live are passed over.
+    Mounts that live are passed over.
     """
     found = []
     for directory in sorted(config.cache_dir.parent.glob("*/")):
-        if directory == config.cache_dir or not any(directory.glob("journal.*")):
+        if directory == config.cache_dir or _is_alive(directory):
             continue
         try:
-            text = _unfinished(directory)
-        except (OSError, ValueError, KeyError, sqlite3.Error, ConfigurationError) as error:
+            text = _unfinished(look_at(directory))
+        except (OSError, ValueError) as error:
             text = f"the journal in {directory} cannot be looked at: {error}"
         if text is not None:
             log.warning("%s", text)
@@ -142,29 +198,19 @@ def other_journals(config: MountConfig) -> list[str]:
     return found
 
 
-def _unfinished(directory: Path) -> str | None:
-    if _is_alive(directory):
+def _unfinished(journal: KnownJournal | None) -> str | None:
+    if journal is None:
         return None
-    identity = (directory / IDENTITY).read_text().rstrip("\n")
-    owner = json.loads(identity)
-    with tempfile.TemporaryDirectory(prefix="s3mount-") as name:
-        copy = Path(name)
-        for pattern in _FILES:
-            for path in directory.glob(pattern):
-                shutil.copyfile(path, copy / path.name)
-        try:
-            journal = SqliteJournal(copy, identity)
-        except JournalUnusable as error:
-            return f"the journal of the mount on {owner['mountpoint']} cannot be used: {error}"
-        journal.abandon()
-    contents = journal.load()
-    if not contents:
+    if journal.problem:
+        return f"the journal of {journal} {journal.problem}"
+    if not journal.contents:
         return None
+    owner, contents = journal.owner, journal.contents
+    where = f"{owner['bucket']}:/{owner['prefix']}"
     return (
-        f"the mount on {owner['mountpoint']} ended before {len(contents.intents)} changes of"
-        f" {len(contents.files)} files were in the bucket: mount"
-        f" {owner['bucket']}:/{owner['prefix']} there again to finish them (its journal is in"
-        f" {directory})"
+        f"{journal} ended before {len(contents.intents)} changes of {len(contents.files)} files"
+        f" were in the bucket: mount {where} there again, or s3mount uploads resume {where}, to"
+        f" finish them (its journal is in {journal.directory})"
     )
 
 

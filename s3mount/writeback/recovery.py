@@ -46,16 +46,25 @@ class LeftUploads:
         self._journal = journal
         self._left: list[UploadRecord] = []
         self._more = trio.Event()
+        self._tried = trio.Event()
+        self._tried.set()
 
     def add(self, record: UploadRecord) -> None:
         """To be ended, and until then in the journal."""
         self._left.append(record)
+        if self._tried.is_set():
+            self._tried = trio.Event()
         self._more.set()
+
+    async def tried(self) -> None:
+        """Returns when each that was added was ended, or could not be for now; see `report`."""
+        await self._tried.wait()
 
     async def run(self) -> None:
         """Until cancelled; what fails is tried again later."""
         while True:
             await self._more.wait()
+            self._more = trio.Event()
             for record in list(self._left):
                 try:
                     if await self._end(record):
@@ -64,7 +73,9 @@ class LeftUploads:
                 except (StoreError, FilesystemError) as error:
                     log.warning("upload of %r left behind: %s", record.key, error)
             self.report = [_describe(record) for record in self._left]
-            self._more = trio.Event()
+            if self._more.is_set():
+                continue
+            self._tried.set()
             if self._left:
                 with trio.move_on_after(TIDY_INTERVAL):
                     await self._more.wait()
