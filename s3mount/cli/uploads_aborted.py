@@ -10,10 +10,9 @@ import click
 
 from s3mount.cli import values
 from s3mount.cli.exits import FAILED
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.service import Service, run
-from s3mount.cli.texts import count_text, size_text
+from s3mount.cli.texts import count_text, printable, size_text
 from s3mount.cli.tool_options import confirm
 from s3mount.cli.uploads_shown import found_at, owner_text, print_table
 from s3mount.store.errors import StoreError

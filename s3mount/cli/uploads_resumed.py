@@ -10,12 +10,11 @@ import trio
 
 from s3mount.cli import values
 from s3mount.cli.exits import UNFINISHED
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.progress import Bar, progress_bar
 from s3mount.cli.service import Service, run
 from s3mount.cli.settings import build_dead_mount_config
-from s3mount.cli.texts import count_text, size_text
+from s3mount.cli.texts import count_text, printable, size_text
 from s3mount.cli.uploads_shown import found_at, journals_here, owner_text
 from s3mount.core.config import WritebackConfig
 from s3mount.core.errors import ConfigurationError
@@ -66,21 +65,33 @@ class _Resuming:
         journals = [
             journal
             for journal in await journals_here(self.service, where.bucket)
-            if "mountpoint" in journal.owner and journal.owner["prefix"].startswith(where.prefix)
+            if {"mountpoint", "source"} & journal.owner.keys()
+            and journal.owner["prefix"].startswith(where.prefix)
         ]
         if not journals:
             self._say("no mount of it on this machine has left anything unfinished")
         for journal in journals:
-            await self._one(journal, limit)
+            if "source" in journal.owner:
+                self._feed(journal)
+            else:
+                await self._one(journal, limit)
+
+    def _feed(self, journal: KnownJournal) -> None:
+        """What it has yet to send depends on its options."""
+        if journal.alive:
+            self._say(f"{journal} is at work")
+        elif journal.problem or journal.contents:
+            self._left(f"{journal} was interrupted: the same s3mount feed goes on with it")
 
     async def _one(self, journal: KnownJournal, limit: float) -> None:
-        config = build_dead_mount_config(self.service.settings, journal.owner, journal.directory)
         if journal.alive:
             self._say(f"{journal} is alive: it sees to its changes itself")
             return
         if journal.problem:
             self._left(f"the journal in {journal.directory} {journal.problem}")
             return
+        settings = self.service.settings
+        config = build_dead_mount_config(settings, journal.owner, journal.directory)
         if missing := missing_bytes(journal, config):
             self._left(
                 f"{journal} had its spool elsewhere ({missing} of its files are not in"

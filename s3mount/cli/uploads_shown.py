@@ -10,10 +10,9 @@ from typing import Any
 import click
 import trio
 
-from s3mount.cli.ls_lines import printable
 from s3mount.cli.mount import complain
 from s3mount.cli.service import Service, run
-from s3mount.cli.texts import count_text, size_text, time_text
+from s3mount.cli.texts import count_text, printable, size_text, time_text
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.core.location import Location
 from s3mount.fuse.mountpoint import FUSE_TYPE, mount_table
@@ -106,7 +105,7 @@ def fields_of(found: FoundUpload) -> dict[str, Any]:
         "initiator": upload.initiator,
         "parts": len(found.parts),
         "bytes": found.bytes,
-        "mountpoint": None if journal is None else journal.owner.get("mountpoint"),
+        "needed_by": None if journal is None else str(journal),
         "alive": None if journal is None else journal.alive,
     }
 

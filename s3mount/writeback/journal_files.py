@@ -141,6 +141,8 @@ class KnownJournal:
     def __str__(self) -> str:
         if "mountpoint" in self.owner:
             return f"the mount on {self.owner['mountpoint']}"
+        if "source" in self.owner:
+            return f"the feed of {self.owner['source']}"
         return f"what works in {self.directory}"
 
 

@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from s3mount.cli.settings import shared_directory
 from s3mount.core.config import MIB
+from s3mount.store.base import WriteHeaders
+from s3mount.transfer.feed.books import open_books
+from s3mount.writeback.journal_records import UploadRecord
 from tests.cli.tools import Tools
 from tests.counting_proxy import CountingProxy
 from tests.mounting import environment, wait_until
@@ -45,7 +51,7 @@ def test_uploads_are_listed_with_their_parts_and_bytes(tools: Tools) -> None:
     assert {each["key"]: each["upload_id"] for each in found} == ids
     assert {(each["parts"], each["bytes"]) for each in found} == {(2, 5)}
     assert all(each["initiator"] for each in found)
-    assert {each["mountpoint"] for each in found} == {None}
+    assert {each["needed_by"] for each in found} == {None}
     assert [each["key"] for each in listed(tools, ":/v")] == ["v", "v/a"]
     table = tools.run("uploads", "list", tools.bucket.name)
     assert "3 uploads, 15 B in parts" in table.stderr
@@ -161,3 +167,23 @@ def test_a_bucket_that_is_not_there_is_said_with_a_remedy(
 def test_a_typo_is_answered_with_the_nearest_word(moto_bucket: Bucket, tmp_path: Path) -> None:
     failed = Tools(moto_bucket, tmp_path).run("uploads", "lst", moto_bucket.name, status=2)
     assert "'list'" in failed.output
+
+
+async def test_an_upload_that_an_interrupted_feed_needs_is_left_alone(
+    moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    tools = Tools(moto_bucket, tmp_path)
+    upload_id = begin(moto_bucket, "k", b"1")
+    shared = shared_directory(tmp_path / "cache/s3mount", moto_bucket.server.url, moto_bucket.name)
+    async with open_books(shared, moto_bucket.name, "", "/some/where") as books:
+        record = UploadRecord(1, None, "k", WriteHeaders(), upload_id, 0.0)
+        books.journal.begin_upload(record)
+        found = await trio.to_thread.run_sync(listed, tools)
+        assert (found[0]["needed_by"], found[0]["alive"]) == ("the feed of /some/where", True)
+    abort = partial(tools.run, "uploads", "abort", moto_bucket.name, "-y", status=1)
+    spared = await trio.to_thread.run_sync(abort)
+    assert "the feed of /some/where, dead" in spared.output
+    resume = partial(tools.run, "uploads", "resume", moto_bucket.name, status=3)
+    told = await trio.to_thread.run_sync(resume)
+    assert "the same s3mount feed goes on" in told.output
+    assert len(await trio.to_thread.run_sync(listed, tools)) == 1

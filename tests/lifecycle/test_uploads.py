@@ -47,7 +47,7 @@ def test_an_upload_that_a_mount_needs_is_marked_and_not_aborted_unless_forced(
         file.flush()
         wait_until(lambda: [each["parts"] for each in listed(mount)] == [2])
         (found,) = listed(mount)
-        assert (found["mountpoint"], found["alive"]) == (str(mount.path), True)
+        assert (found["needed_by"], found["alive"]) == (f"the mount on {mount.path}", True)
         tools = Tools(ceph_bucket, mounts.directory)
         spared = tools.run("uploads", "abort", ceph_bucket.name, "--yes", status=1)
         assert "left alone: file" in spared.stderr
