@@ -1,10 +1,15 @@
 """Trees as other programs leave them in a bucket."""
 
+import json
 import os
 import stat
+import subprocess
 from pathlib import Path
+from typing import Any
 
-from tests.mounting import Mounted
+import pytest
+
+from tests.mounting import Mounted, environment, s3mount
 from tests.servers import Bucket
 
 DIRECTORY = "application/x-directory"
@@ -66,6 +71,50 @@ def test_a_tree_of_s3_apu_is_changed_and_removed_without_remains(
     root.rmdir()
     mount.flush()
     assert bucket.keys() == []
+
+
+def heads(bucket: Bucket) -> list[dict[str, Any]]:
+    """Of all objects, without what belongs to the answers."""
+    found = []
+    for key in sorted(bucket.keys()):
+        head = bucket.client.head_object(Bucket=bucket.name, Key=key)
+        head.pop("ResponseMetadata")
+        found.append(head)
+    return found
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="files of other owners are copied")
+def test_a_tree_of_s3_apu_is_listed_mounted_and_fed_again_without_a_change(
+    bucket: Bucket, mounted: Mounted, tmp_path: Path
+) -> None:
+    put_as_s3_apu(bucket)
+    env = environment(bucket, tmp_path)
+    mount = mounted(bucket)
+    source = tmp_path / "source"
+    subprocess.run(["cp", "-a", f"{mount.path}/.", source], check=True)
+    before = heads(bucket)
+    shown = s3mount("ls", "-lR", bucket.name, env=env).stdout
+    fed = s3mount("feed", "--json", "--delete", source, bucket.name, env=env)
+    assert fed.returncode == 0, fed.stderr
+    summary = json.loads(fed.stdout)
+    assert (summary["unchanged"], summary["failed"]) == (5, 0)
+    assert summary["requests"].keys() <= {"ListObjectsV2", "HeadObject", "BytesIn"}
+    assert heads(bucket) == before
+    assert s3mount("ls", "-lR", bucket.name, env=env).stdout == shown
+
+    # What is added goes beside it, in its directories.
+    (source / "tree/none/new").write_bytes(b"new")
+    (source / "tree/file").chmod(0o700)
+    fed = s3mount("feed", "--json", source, bucket.name, env=env)
+    assert json.loads(fed.stdout)["sent"] == 1
+    assert bucket.keys() == [
+        *("tree", "tree/file", "tree/none", "tree/none/new", "tree/sub", "tree/sub/deep"),
+    ]
+    mount.remount()
+    assert about(mount.path / "tree/sub") == about(source / "tree/sub")
+    assert about(mount.path / "tree/file") == about(source / "tree/file")
+    assert about(mount.path / "tree/none")[:3] == (stat.S_IFDIR | 0o1777, 1000, 1001)
+    assert (mount.path / "tree/none/new").read_bytes() == b"new"
 
 
 def test_folder_markers_are_directories(bucket: Bucket, mounted: Mounted) -> None:

@@ -31,6 +31,7 @@ class Rig:
     part_size: int = PART
     remembers: bool = True  # the stat cache
     done: list[str] = field(default_factory=list)
+    bar: Bar = field(default_factory=lambda: Bar(""))
 
     def __post_init__(self) -> None:
         self.source = self.directory / "source"
@@ -64,12 +65,12 @@ class Rig:
         )
         return replace(feeding, **options)
 
-    async def feed(self, **options: Any) -> Report:
+    async def feed(self, *, totals: bool = False, **options: Any) -> Report:
         """`done` has what was done: 'send a/b', ..."""
         feeding = self.feeding(**options)
         self.done = []
         report = Report(
-            Bar(""), done=lambda action, path: self.done.append(f"{action.value} {path}")
+            self.bar, done=lambda action, path: self.done.append(f"{action.value} {path}")
         )
         config = WritebackConfig(
             self.directory / "spool",
@@ -82,7 +83,7 @@ class Rig:
         async with open_session(
             *(self.store, place, config, DEFAULTS, cache, report), dry_run=feeding.dry_run
         ) as session:
-            await session.feed_folder(feeding, totals=False)
+            await session.feed_folder(feeding, totals=totals)
         return report
 
     def requests(self) -> dict[str, int]:

@@ -5,15 +5,23 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trio
 
+from s3mount.cli.progress import Bar
 from s3mount.core.metadata import decode
+from s3mount.namespace.inode import Version
+from s3mount.namespace.stat_cache import Row
+from s3mount.store.base import ListedObject
 from s3mount.store.errors import AccessDenied, BadCredentials, ServerError
-from s3mount.transfer.feed.report import NothingAnswers
+from s3mount.transfer.feed.decide import Action, LocalEntry
+from s3mount.transfer.feed.local_tree import attributes_of
+from s3mount.transfer.feed.report import NothingAnswers, Report
 from s3mount.transfer.feed.rules import Rules, parse_rule
+from s3mount.transfer.versions import tells_mostly
 from tests.transfer.feeding import DEFAULTS, PART, Rig
 
 
@@ -461,3 +469,64 @@ async def test_a_bucket_without_metadata_is_not_sent_again(here: Rig) -> None:
     os.utime(here.source / "a", (4_000_000_000, 4_000_000_000))
     await here.feed()
     assert here.done == ["send a"]
+
+
+@pytest.mark.parametrize("first", ["counted", "compared"])
+def test_a_progress_bar_is_told_of_what_is_still_to_come(first: str) -> None:
+    report = Report(Bar(""))
+    same = LocalEntry("same", b"", 5, attributes_of(os.stat(__file__)))
+    folder = LocalEntry("folder", b"", 0, attributes_of(os.stat("/")))
+    steps: list[Callable[[], None]] = [
+        lambda: report.counted(3, 25),
+        lambda: report.unchanged(same),
+    ]
+    for step in steps if first == "counted" else reversed(steps):
+        step()
+    report.unchanged(folder)
+    report.did(Action.SEND, "sent")
+    report.progress(7)
+    report.did(Action.SEND, "other folder", directory=True)
+    gauge = report.gauge
+    assert (gauge.total_files, gauge.done_files) == (2, 1)
+    assert (gauge.total_bytes, gauge.done_bytes) == (20, 7)
+
+
+async def test_the_source_is_counted_while_it_is_fed(here: Rig) -> None:
+    here.make("a", "d/b")
+    counted = trio.Event()
+
+    async def wait(operation: str, key: str) -> None:
+        if key == "a":
+            await counted.wait()
+
+    class Watched(Bar):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "total_bytes" and value == 4:
+                counted.set()
+
+    here.memory.before = wait
+    here.bar = Watched("")
+    with trio.fail_after(20):
+        await here.feed(totals=True)
+    assert (here.bar.total_files, here.bar.done_files) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("modified", "answered", "listed", "told"),
+    [
+        (100, 100, 100.0, True),  # our own PUT, answered within its second
+        (100, 100, 99.9, True),  # begun in the second before its answer
+        (100, 100, 101.0, False),  # somebody has written it since
+        (100, 200, 100.5, True),  # known beyond doubt
+        (100, 200, 99.0, False),
+    ],
+)
+def test_a_version_of_ours_is_known_by_etag_size_and_time(
+    modified: int, answered: int, listed: float, told: bool
+) -> None:
+    version = Version("e", 5, modified)
+    row = Row.of("k", version, attributes_of(os.stat("/")), answered, 7)
+    assert tells_mostly(row, ListedObject("k", 5, "e", listed)) is told
+    assert not tells_mostly(row, ListedObject("k", 5, "other", listed))
+    assert not tells_mostly(row, ListedObject("k", 6, "e", listed))

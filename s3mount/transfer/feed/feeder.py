@@ -157,9 +157,7 @@ class Feeder:
     async def _count(self) -> None:
         entries = count(self._feeding.top, self._feeding.walking)
         while (found := await trio.to_thread.run_sync(next, entries, None)) is not None:
-            gauge = self._report.gauge
-            gauge.total_files = (gauge.total_files or 0) + found[0]
-            gauge.total_bytes = (gauge.total_bytes or 0) + found[1]
+            self._report.counted(*found)
 
     async def _work(self, channel: "trio.MemoryReceiveChannel[Item]") -> None:
         async with channel:
@@ -199,7 +197,7 @@ class Feeder:
             text = f"is a {kinds[0]} here and a {kinds[1]} in the bucket (see --delete)"
             self._report.fail(local.path or self._feeding.prefix, text)
         elif action is Action.NOTHING:
-            self._report.unchanged(local.path, local.size if local.is_regular else 0)
+            self._report.unchanged(local)
         else:
             items.append(Item(local, remote, action, known))
         if self._feeding.how.delete and remote is not None and local.path:

@@ -160,7 +160,10 @@ def attributes_of(found: os.stat_result) -> Attributes:
 
 
 def count(top: bytes, walking: Walking) -> Iterator[tuple[int, int]]:
-    """(1, size) of each name that takes part, for a progress bar's total."""
+    """Files that take part and their bytes, batch by batch, for a progress bar's total."""
     tree = LocalTree(top, walking, lambda path, error: None)
     while batch := tree.next_batch(1000):
-        yield len(batch), sum(one.size for one in batch if one.is_regular)
+        yield (
+            sum(not one.is_directory for one in batch),
+            sum(one.size for one in batch if one.is_regular),
+        )

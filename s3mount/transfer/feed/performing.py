@@ -92,7 +92,7 @@ class Performer:
             if action is Action.COMPARE:
                 action = await self._compared(item)
             if action is Action.NOTHING:
-                self._report.unchanged(local.path, local.size if local.is_regular else 0)
+                self._report.unchanged(local)
                 return
             if not self._dry_run:
                 action = await self._do(item, action)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from s3mount.core.errors import FilesystemError
 from s3mount.store.errors import StoreError
-from s3mount.transfer.feed.decide import Action
+from s3mount.transfer.feed.decide import Action, LocalEntry
 
 # Named in the summary for programs; all of them are told as they come.
 MAX_FAILURES = 1000
@@ -55,6 +55,10 @@ class Report:
     problems: list[str] = field(default_factory=list)  # of the feed as a whole
     started: float = field(default_factory=time.monotonic)
     _in_a_row: int = 0
+    _counted_files: int = 0
+    _counted_bytes: int = 0
+    _skipped_files: int = 0  # they need not be sent
+    _skipped_bytes: int = 0
 
     def did(self, action: Action, path: str, *, directory: bool = False) -> None:
         if directory and action is Action.SEND:
@@ -63,23 +67,35 @@ class Report:
             self.counts[action] += 1
         self._in_a_row = 0
         if action is not Action.NOTHING:
-            self.gauge.done_files += action is not Action.DELETE
+            self.gauge.done_files += action is not Action.DELETE and not directory
             self.gauge.note = path
             self.done(action, path)
 
     def progress(self, amount: int) -> None:
         self.gauge.done_bytes += amount
 
-    def unchanged(self, path: str, size: int) -> None:
+    def unchanged(self, local: LocalEntry) -> None:
         """Nothing has to be done: it does not count for what is still to come."""
-        self.did(Action.NOTHING, path)
-        if self.gauge.total_files is not None:
-            self.gauge.total_files -= 1
-        self.not_to_send(size)
+        self.did(Action.NOTHING, local.path)
+        if not local.is_directory:
+            self._skipped_files += 1
+            self.not_to_send(local.size if local.is_regular else 0)
 
     def not_to_send(self, size: int) -> None:
-        if self.gauge.total_bytes is not None:
-            self.gauge.total_bytes -= size
+        self._skipped_bytes += size
+        self._show_totals()
+
+    def counted(self, files: int, size: int) -> None:
+        """The source has so many more, as far as it was counted."""
+        self._counted_files += files
+        self._counted_bytes += size
+        self._show_totals()
+
+    def _show_totals(self) -> None:
+        """Of what is to be sent; they grow while the source is counted."""
+        if self._counted_files:
+            self.gauge.total_files = max(0, self._counted_files - self._skipped_files)
+            self.gauge.total_bytes = max(0, self._counted_bytes - self._skipped_bytes)
 
     def fail(self, path: str, error: Exception | str) -> None:
         """Raises NothingAnswers where all fails."""

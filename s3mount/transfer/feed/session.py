@@ -94,8 +94,7 @@ class Session:
         page = await self.store.list(key, delimiter="/")
         listed = next((one for one in page.objects if one.key == key), None)
         remote = RemoteEntry(path, listed, below=f"{key}/" in page.prefixes)
-        gauge = self.report.gauge
-        gauge.total_files, gauge.total_bytes = 1, local.size
+        self.report.counted(1, local.size)
         await self._feeder(feeding).run_one(Pair(local, remote))
         self._tell_of_left_uploads()
 
