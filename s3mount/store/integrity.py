@@ -73,13 +73,19 @@ def crc32c(body: Body) -> str:
     return running.text
 
 
-def digest_for(body: Body, *, checks_crc32c: bool, check: Check | None = None) -> Digest:
+def digest_for(
+    body: Body, *, checks_crc32c: bool, md5_tells: bool = True, check: Check | None = None
+) -> Digest:
     """CRC32C where the service checks it, for it is 70 times cheaper; else the MD5, which the
-    service checks (Content-MD5) or at least answers (its ETag). Then `check()`."""
+    service checks (Content-MD5) or at least answers (its ETag). Of a large body for which it is
+    known to do neither (`md5_tells` False) nothing: an MD5 costs more than all else that sending
+    it takes. Then `check()`."""
+    size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
     if checks_crc32c:
         digest = Digest(crc32c=crc32c(body))
+    elif size > LARGE and not md5_tells:
+        digest = Digest(large=True)
     else:
-        size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
         digest = Digest(md5=md5(body), large=size > LARGE)
     if check is not None:
         check()
@@ -104,6 +110,11 @@ class Md5Etags:
         self._encrypted = encrypted
         self._mismatches: dict[str, int] = {}
         self._matched: set[str] = set()
+
+    def may_tell(self, operation: str) -> bool:
+        """Whether the ETags that it answers for large bodies may prove anything yet."""
+        operation = f"{operation} of large bodies"
+        return operation in self._matched or self._mismatches.get(operation, 0) < 2
 
     def check(
         self, operation: str, etag: str, digest: Digest, encryption: str, *, proven: bool = False

@@ -80,7 +80,10 @@ class MultipartUploads:
 
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c, check=check)
+            tells = can.checks_md5 or self._etags.may_tell(operation)
+            digest = integrity.digest_for(
+                body, checks_crc32c=can.checks_crc32c, md5_tells=tells, check=check
+            )
             headers = self._headers.read() | digest.headers()
             return Request(operation, "PUT", key, query, headers, body)
 

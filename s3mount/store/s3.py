@@ -220,7 +220,10 @@ class S3Store:
 
         def build() -> Request:
             nonlocal digest
-            digest = integrity.digest_for(body, checks_crc32c=can.checks_crc32c, check=check)
+            tells = can.checks_md5 or self._etags.may_tell(operation)
+            digest = integrity.digest_for(
+                body, checks_crc32c=can.checks_crc32c, md5_tells=tells, check=check
+            )
             return Request(operation, "PUT", key, (), sent | digest.headers(), body)
 
         def parse(answer: Answer) -> base.PutResult:
