@@ -18,44 +18,34 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import trio
-
 from s3mount.core.errors import FilesystemError
-from s3mount.core.metadata import Attributes, content_type_for, encode
+from s3mount.core.metadata import Attributes
 from s3mount.filesystem.conflict import keep_conflicting_bytes
 from s3mount.filesystem.reading import fetch_rest, read_file
 from s3mount.filesystem.records import FileRecords
+from s3mount.filesystem.sending import condition_of, headers_of, send_file
 from s3mount.filesystem.state import State
 from s3mount.filesystem.timestamps import now_ns
 from s3mount.filesystem.writing import truncate_file, unreserve
 from s3mount.namespace import Inode
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
-    ALWAYS,
-    KEPT_HEADERS,
     Condition,
     ObjectInfo,
     PutResult,
     WriteHeaders,
 )
-from s3mount.store.errors import (
-    NotFound,
-    PreconditionFailed,
-)
 from s3mount.writeback.chunk import CorruptSpool
-from s3mount.writeback.intents import ABSENT, Intent, NotYetError
+from s3mount.writeback.intents import Intent, NotYetError
 from s3mount.writeback.lock import Lock
 from s3mount.writeback.spooled_file import SpooledFile
-from s3mount.writeback.uploader import BaseObject, FileUpload
+from s3mount.writeback.uploader import FileUpload
 
 if TYPE_CHECKING:
     from s3mount.filesystem.handle import FileHandle
     from s3mount.filesystem.recovered_put import RecoveredPut
 
 log = logging.getLogger(__name__)
-
-# What could not be sent for so many seconds after its close looks at what is there first.
-LATE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +227,7 @@ class OpenFile:
 
     def _destination(self) -> tuple[str, WriteHeaders]:
         """Where an upload that begins now, ahead of the commit, goes."""
-        return self.state.namespace.key(self.inode), self._headers()
+        return self.state.namespace.key(self.inode), headers_of(self)
 
     def prepare_upload(self) -> None:
         if self.spooled is None:
@@ -261,11 +251,11 @@ class OpenFile:
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size
         if self.recovering is None:  # else they tell what the mount that died was sending
-            intent.headers = self._headers()
+            intent.headers = headers_of(self)
         version = self.inode.version
         if version is not None and not self.replaces and not intent.recovered:
             intent.expects = version.etag
-        intent.condition = self._condition(intent)
+        intent.condition = condition_of(self, intent)
 
     def put_off(self) -> None:
         """The PUT does not run for now: what is written goes ahead in parts again."""
@@ -273,106 +263,21 @@ class OpenFile:
         if self.upload is not None and not self.inode.detached:
             self.upload.wrote(self.size, self._destination)
 
-    def _condition(self, intent: Intent) -> Condition:
-        """A whole rewrite replaces whatever is there, as on NFS, but only soon after its close:
-        much later others may have put newer work there (ruling 10)."""
-        if self.exclusive:
-            return Condition(absent=True)
-        if not self.whole and self.remote is not None:
-            return Condition(etag=self.remote.etag)
-        late = trio.current_time() - self.records.sealed_at > LATE
-        if not late or intent.expects is None:
-            return ALWAYS
-        if intent.expects is ABSENT:
-            return Condition(absent=True)
-        return Condition(etag=intent.expects)
-
-    def _headers(self) -> WriteHeaders:
-        """Our metadata, and what the object carries that is not ours."""
-        attributes = self.inode.attributes
-        if attributes is None:
-            raise FilesystemError(errno.EIO, "attributes unknown")
-        kept = self.kept
-        headers = {"content-type": content_type_for(self.inode.name, attributes)}
-        if kept is not None:
-            headers.update(
-                {name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers}
-            )
-        return WriteHeaders(encode(attributes, kept.metadata if kept is not None else {}), headers)
-
     async def send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
         """Carries the PUT out (an intents.Content)."""
         async with self.lock:
             try:
-                return await self._send(key, headers, condition)
+                return await send_file(self, key, headers, condition)
             except CorruptSpool as error:
                 if self.recovering is None:
                     raise
                 raise await self.recovering.damaged(error) from error
 
-    async def _send(self, key: str, headers: WriteHeaders, condition: Condition) -> PutResult:
-        self.prepare_upload()
-        if self.snapshot is None or self.upload is None or self.spooled is None:
-            raise FilesystemError(errno.EIO, "a PUT that was not begun")
-        if self.rewriting:
-            raise NotYetError
-        if self.recovering is not None:
-            headers = self._headers()
-            looked = await self.recovering.look(key, headers)
-            if isinstance(looked, PutResult):
-                if self.changes == self.snapshot.changes:
-                    self.upload.found_done(self.size)
-                    return looked
-                # Written again while it was looked at: an edit of that.
-                base = BaseObject(key, looked.etag, self.snapshot.size, looked.version_id)
-                self.upload.was_published(base, self.spooled.write_count)
-                looked = Condition(etag=looked.etag)
-            condition = looked
-        try:
-            if self.remote is not None and not self._is_own(self.remote):
-                await self._learn_foreign_metadata()
-                headers = self._headers()
-                self._note_headers(headers)
-            # It may have grown meanwhile; what is sent is what is here now.
-            self.snapshot = replace(self.snapshot, size=self.size)
-            return await self.upload.commit(
-                key,
-                headers,
-                size=self.size,
-                base=self._base_object(),
-                visible=self.visible,
-                condition=condition,
-                read_base=self.read_base,
-            )
-        except (PreconditionFailed, NotFound, FilesystemError) as error:
-            if isinstance(error, NotFound) and condition.etag is None:
-                raise
-            if isinstance(error, FilesystemError) and error.errno != errno.ESTALE:
-                raise  # ESTALE: the base could not be read any more
-            await self._keep(key, headers)
-            raise FilesystemError(
-                errno.EEXIST if self.exclusive else errno.ESTALE,
-                f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
-            ) from error
-
-    def _note_headers(self, headers: WriteHeaders) -> None:
-        """A replay recognises by them what was stored, though nobody heard the answer."""
-        if self.put is not None and self.recovering is None:
-            self.put.headers = headers
-            with self.state.books.aftermath():
-                self.state.books.update(self.put)
-
-    async def _keep(self, key: str, headers: WriteHeaders) -> None:
+    async def keep(self, key: str, headers: WriteHeaders) -> None:
         """Puts the bytes beside what others have put under `key`."""
         changes = self.changes
         await keep_conflicting_bytes(self, key, headers)
         self.kept_changes = changes
-
-    def _base_object(self) -> BaseObject | None:
-        remote = self.remote if self.visible else None
-        if remote is None:
-            return None
-        return BaseObject(remote.key, remote.etag, remote.size, remote.version_id)
 
     async def give_way(self) -> None:
         """Keeps the bytes beside what others have put under the name, and raises ESTALE."""
@@ -380,39 +285,11 @@ class OpenFile:
             key = self.state.namespace.key(self.inode)
             if self.dirty:
                 self.prepare_upload()
-                await self._keep(key, self._headers())
+                await self.keep(key, headers_of(self))
                 self.sent = self.kept_changes
         raise FilesystemError(
             errno.ESTALE, f"another host changed {key!r} meanwhile; the bytes are kept beside it"
         )
-
-    def _is_own(self, remote: RemoteObject) -> bool:
-        """The object has no foreign metadata, for this mount wrote it."""
-        version = self.inode.version
-        return (
-            version is not None
-            and version.etag == remote.etag
-            and self.state.is_own(remote.key, remote.etag, version.last_modified)
-        )
-
-    async def _learn_foreign_metadata(self) -> None:
-        """Raises NotFound and PreconditionFailed where the version that is edited is no more."""
-        if self.kept is not None or self.remote is None:
-            return
-        try:
-            found = await self.state.store.head(self.remote.key)
-        except NotFound:
-            if not self.whole:
-                raise
-            return
-        ours = self.state.uploader.doubts.is_ours(found)
-        if found.etag != self.remote.etag and not self.whole and not ours:
-            raise PreconditionFailed(
-                f"is another version now ({found.etag})",
-                operation="HeadObject",
-                key=self.remote.key,
-            )
-        self.kept = found
 
     async def read_base(self, offset: int, length: int) -> bytes:
         """Bytes of the base object for a part that is sent with changes in it."""
