@@ -48,7 +48,7 @@ def written(path: Path, data: bytes) -> tuple[int | None, int | None]:
 
 def settled(mount: Mount) -> None:
     mount.run("retry", mount.path)
-    wait_until(lambda: not mount.status()["pending"]["intents"], 60)
+    wait_until(lambda: not mount.status()["pending"]["intents"])
 
 
 @BOTH
@@ -103,7 +103,7 @@ def test_bytes_that_cannot_be_read_are_not_sent_and_are_once_they_can(
         disk.fail("read")
         proxy.down = False
         mount.run("retry", mount.path)
-        wait_until(lambda: "cannot read chunk-" in mount.text(), 60)
+        wait_until(lambda: "cannot read chunk-" in mount.text())
         (intent,) = mount.status()["intents"]
         assert "Input/output error" in intent["error"]
         assert moto_bucket.keys() == []

@@ -90,7 +90,7 @@ def test_while_the_service_is_down_writers_get_enospc_and_all_goes_on_afterwards
         assert (mount.path / "before").read_bytes() == b"before"
         proxy.down = False
         (mount.path / "after").write_bytes(b"after")
-        wait_until(lambda: not mount.status()["pending"]["files"], 60)
+        wait_until(lambda: not mount.status()["pending"]["files"])
         mount.unmount()
         assert moto_bucket.get("after") == b"after"
         kept = moto_bucket.get("large")

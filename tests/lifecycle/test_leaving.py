@@ -86,7 +86,7 @@ def test_a_new_mount_waits_for_the_old_ones_last_changes_and_says_so(
         log = first.log.with_name("log1")  # of the second
 
         def until_told(seen: Seen) -> None:
-            wait_until(lambda: log.exists() and told in log.read_text(), 30)
+            wait_until(lambda: log.exists() and told in log.read_text())
 
         proxy.inject("PutObject", Fault(before=until_told), times=2)
         (first.path / "directory").mkdir()

@@ -17,9 +17,8 @@ from tests.mounting import Mount, Mounts, names, wait_until
 from tests.servers import Bucket
 
 LEFT = 3  # the exit status
-# A request that is never answered ends after 20 s.
-SOON = 40.0
-AT_ONCE = 15.0
+# While the service hangs: what ends sooner has not waited for an answer.
+AT_ONCE = 100.0
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def assert_the_next_mount_sends_it(
     proxy.down = False
     assert not set(wanted) & set(bucket.keys())
     again = mounts.start(bucket, url=proxy.url, path=before.path)
-    wait_until(lambda: set(wanted) <= set(bucket.keys()), 30)
+    wait_until(lambda: set(wanted) <= set(bucket.keys()))
     for key, data in wanted.items():
         assert bucket.get(key) == data
     return again
@@ -94,7 +93,7 @@ def test_a_second_signal_leaves_at_once_and_says_what_was_not_sent(
     (mounted.path / "directory").mkdir()
     (mounted.path / "file").write_bytes(b"x" * 1000)
     mounted.signal(signal.SIGTERM)
-    wait_until(lambda: "leaving: 2 changes, 1000 bytes still to be sent" in mounted.text(), 20)
+    wait_until(lambda: "leaving: 2 changes, 1000 bytes still to be sent" in mounted.text())
     mounted.signal(signal.SIGTERM)
     assert mounted.wait() == LEFT, mounted.text()
     assert "leaving with 2 changes of 1 files (1000 bytes) not sent" in mounted.text()
@@ -111,7 +110,12 @@ def test_a_frozen_service_holds_nobody_up_who_leaves(
 ) -> None:
     """Requests are taken, and never answered while the mount leaves."""
     limit = "600" if how == "SIGTERM twice" else "2"
-    options = ("--leave-timeout", limit, "--metadata-ttl", "60")
+    # Who only waits so long waits for the end of the requests under way as well.
+    silence = "3" if how == "SIGTERM" else "200"
+    options = (
+        *("--leave-timeout", limit, "--metadata-ttl", "300"),
+        *("-o", f"readwrite_timeout={silence}", "--request-deadline", "200"),
+    )
     mounted = write_back(mounts, moto_bucket, proxy, *options)
     (mounted.path / "before").write_bytes(b"sent")
     mounted.flush()
@@ -119,7 +123,7 @@ def test_a_frozen_service_holds_nobody_up_who_leaves(
     thawed = threading.Event()
 
     def frozen(seen: Seen) -> None:
-        thawed.wait(120)
+        thawed.wait(220)
 
     for operation in ("PutObject", "HeadObject", "ListObjectsV2", "CopyObject", "GetObject"):
         proxy.inject(operation, Fault(before=frozen), times=1000)
@@ -134,8 +138,7 @@ def test_a_frozen_service_holds_nobody_up_who_leaves(
     else:
         assert mounted.run("umount", mounted.path).returncode == LEFT
     assert mounted.wait() == LEFT, mounted.text()
-    # Who only waits so long waits for the end of the requests under way as well.
-    assert time.monotonic() - begin < (SOON if how == "SIGTERM" else AT_ONCE)
+    assert time.monotonic() - begin < AT_ONCE
     assert find_mount(mounted.path) is None
     assert moto_bucket.keys() == ["before"]
     proxy.cut()
@@ -178,7 +181,7 @@ class HalfWriter:
 
     def go_on(self) -> str:
         """To its end; what it says of errors."""
-        return self.process.communicate("\n", timeout=30)[1]
+        return self.process.communicate("\n", timeout=100)[1]
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()

@@ -157,7 +157,7 @@ def test_while_the_service_hangs_df_ls_and_cached_reads_go_on_and_nothing_is_los
                 assert "known" in os.listdir(mount.path)
                 known.seek(0)
                 assert known.read() == b"known" * 1000
-            assert time.monotonic() - begin < 10
+            assert time.monotonic() - begin < 40
             assert all(writer.is_alive() for writer in writers)
         finally:
             ceph.execute("ceph", "osd", "unset", "pause")

@@ -19,8 +19,8 @@ from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_head, "PATIENCE", 6.0)
-    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 6.0)
+    monkeypatch.setattr(quick_head, "PATIENCE", 30.0)
+    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 30.0)
 
 
 HEAD = Request("HeadObject", "HEAD", "a b%c/\u00e9")

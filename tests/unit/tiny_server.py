@@ -85,7 +85,7 @@ def config_for(server: TinyServer, scheme: str = "http", **fields: object) -> St
         endpoint_url=f"{scheme}://127.0.0.1:{server.port}",
         access_key="AK",
         secret_key="SK",
-        read_timeout=2.0,
+        read_timeout=20.0,
     )
     return replace(config, **fields)  # type: ignore[arg-type]
 

@@ -51,7 +51,7 @@ def run(
         env={**os.environ, "LC_ALL": "C.UTF-8", **env},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -68,7 +68,7 @@ def mutations(job: Job) -> int:
     return sum(counts[name] for name in MUTATIONS)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], Any], seconds: float = 100) -> bool:
     """Whether it came true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
