@@ -180,6 +180,15 @@ class Script:
     async def do_write(self, client: Client, path: str, data: bytes, flags: int = 0) -> None:
         await client.write(path, data, flags, step=1000)
 
+    def expect_foreign(self, now: Expected, path: str, data: bytes) -> None:
+        now.closed(self._new(now, path, data))
+
+    async def do_foreign(self, client: Client, path: str, data: bytes) -> None:
+        """An object of an earlier mount, with metadata of others as well."""
+        times = {"mtime": "1600000000.123456789", "ctime": "1600000001.5"}
+        owner = {"mode": str(0o100644), "uid": "1000", "gid": "1001"}
+        self._store.put_foreign(path, data, {**owner, **times, "colour": "red"})
+
     def expect_edit(self, now: Expected, path: str, offset: int, data: bytes) -> None:
         node = now.names[path]
         now.content[node] = _over(now.content[node], offset, data)
@@ -231,6 +240,17 @@ class Script:
                 raise ConnectionLost("down", operation=operation, key=key)
 
         self._store.before = refuse
+
+    def expect_delay(self, now: Expected, operation: str, seconds: float) -> None:
+        pass
+
+    async def do_delay(self, client: Client, operation: str, seconds: float) -> None:
+        """From now on these requests take so long, in this life."""
+
+        async def delay(asked: str, key: str) -> None:
+            await trio.sleep(seconds if asked == operation else 0.0)
+
+        self._store.before = delay
 
     # -- step by step
 

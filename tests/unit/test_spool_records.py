@@ -362,6 +362,22 @@ async def test_a_chunk_file_that_is_gone_reads_as_damaged_and_the_others_are_fin
             file.read(0, 1)
 
 
+async def test_a_chunk_file_that_is_gone_and_made_again_is_in_no_new_files_way(
+    tmp_path: Path,
+) -> None:
+    """A power cut may take the newest ones: the next name to be given is that of one of them."""
+    directory, record = await _sealed(tmp_path, 3 * PART)
+    for chunk in record.chunks[1:]:
+        (directory / chunk.name).unlink()
+    with closing(_heir(tmp_path, record)) as heir:
+        old, new = heir.restore(record), heir.create_file()
+        await new.write(0, pattern(0, 3 * PART, 1))
+        assert new.read(0, 3 * PART) == pattern(0, 3 * PART, 1)
+        assert old.read(0, PART) == pattern(0, PART)
+        with pytest.raises(CorruptSpool):
+            old.read(PART, 1)
+
+
 async def test_a_spool_larger_than_the_limit_is_restored_and_nothing_new_is_taken(
     tmp_path: Path,
 ) -> None:
