@@ -43,7 +43,8 @@ def list_files(cache_dir: Path | None) -> None:
     """Name, bytes that are there, size, when last written, and key of each file."""
     for _, entry in _all(cache_dir):
         there, size = size_text(entry.bytes), size_text(entry.size)
-        click.echo(f"{entry.name}  {there} of {size}  {when_written(entry)}  {entry.key}")
+        more = "" if entry.in_upload is None else f"  and in the upload {entry.in_upload}"
+        click.echo(f"{entry.name}  {there} of {size}  {when_written(entry)}  {entry.key}{more}")
 
 
 @recover.command()
@@ -66,6 +67,8 @@ def save(name: str, target: Path, cache_dir: Path | None) -> None:
     if entry.bytes < entry.size:
         ranges = ", ".join(f"{start}-{end}" for start, end in entry.ranges[:10])
         click.echo(f"of its {entry.size} bytes only these are known, the rest is zeros: {ranges}")
+    if entry.in_upload is not None:
+        click.echo(f"the unfinished upload {entry.in_upload} of {entry.key!r} has more of it")
     if entry.base is not None:
         click.echo(f"it was a change of the object with the ETag {entry.base}")
 

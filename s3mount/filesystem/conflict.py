@@ -25,6 +25,7 @@ from s3mount.store.errors import (
 )
 from s3mount.writeback.body import SLICE, SLICED_OVER, BaseView, FileBody
 from s3mount.writeback.parallel import all_of
+from s3mount.writeback.recoverable import Recoverable
 
 if TYPE_CHECKING:
     from s3mount.filesystem.open_file import OpenFile
@@ -100,10 +101,9 @@ async def keep_conflicting_bytes(file: "OpenFile", key: str, headers: WriteHeade
 
 async def _keep_whole(file: "OpenFile", target: str, headers: WriteHeaders) -> bool:
     """False if the version it was based on cannot be read any more."""
-    spooled = file.spooled
-    if spooled is not None and (spooled.dropped or spooled.published):
+    base = _base_of(file)
+    if base is None:
         return False
-    base = BaseView(min(file.visible, file.size), file.read_base)
     try:
         await _send(file, target, headers, 0, file.size, base)
     except (NotFound, PreconditionFailed) as error:
@@ -114,6 +114,25 @@ async def _keep_whole(file: "OpenFile", target: str, headers: WriteHeaders) -> b
             raise
         return False
     return True
+
+
+def _base_of(file: "OpenFile") -> BaseView | None:
+    """What lies behind the spooled bytes; None where some are in parts of an upload, or in an
+    object that was published early and is replaced: of that a versioned bucket has kept ours."""
+    spooled, upload = file.spooled, file.upload
+    if spooled is not None and spooled.dropped:
+        return None
+    if spooled is None or not spooled.published:
+        return BaseView(min(file.visible, file.size), file.read_base)
+    if upload is None or upload.published is None or upload.published[0].version_id is None:
+        return None
+    ours, stamp = upload.published
+    store, cut = file.state.store, spooled.lowest_size_since(stamp)
+
+    async def read(offset: int, length: int) -> bytes:
+        return (await store.get(ours.key, offset, length, version_id=ours.version_id)).data
+
+    return BaseView(min(ours.size, file.size, ours.size if cut is None else cut), read)
 
 
 async def _keep_ranges(file: "OpenFile", key: str, target: str, headers: WriteHeaders) -> list[str]:
@@ -135,16 +154,30 @@ async def _keep_ranges(file: "OpenFile", key: str, target: str, headers: WriteHe
 
 async def _keep_upload(file: "OpenFile", key: str) -> list[str]:
     """Bytes that left the full spool are parts of the unfinished upload, and nowhere else. Only
-    its end could bring them back, in the place of the other host's object: it is not aborted."""
+    its end could bring them back, in the place of the other host's object, which is its user's
+    decision: it is not aborted, `s3mount recover list` has it, and the README the commands."""
     spooled, upload = file.spooled, file.upload
     if spooled is None or upload is None or upload.upload_id is None:
         log.error("%r: bytes of it left the full spool and are in no upload any more", key)
         return []
-    await upload.stop_flights()
+    upload_id = upload.upload_id
     name = f"upload {upload.upload_id} of {upload.key}"
     ranges = ", ".join(f"{start} to {end}" for start, end in spooled.dropped)
-    log.error("%r: bytes %s left the full spool before and are kept as %s", key, ranges, name)
-    upload.forget_upload()
+    log.error(
+        "%r: bytes %s left the full spool before and are kept as %s: see s3mount recover list",
+        key,
+        ranges,
+        name,
+    )
+    kept = Recoverable(file.state.config.cache_dir / "recoverable")
+    try:
+        await trio.to_thread.run_sync(kept.add_upload, key, file.size, upload_id, time.time())
+    except OSError as error:
+        log.error("%s is not in the list of s3mount recover: %s", name, error)  # noqa: TRY400
+        await upload.stop_flights()
+        upload.forget_upload()
+    else:
+        await upload.keep_upload()
     return [name]
 
 

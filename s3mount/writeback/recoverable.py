@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ class Recoverable:
             with contextlib.suppress(OSError):
                 self._data(name).unlink(missing_ok=True)
             raise
+        return entry
+
+    def add_upload(self, key: str, size: int, upload_id: str, changed_at: float) -> RecoverableFile:
+        """A file that lost against another host's, and of which an unfinished upload has bytes
+        that are nowhere else: while it is listed here nobody aborts that. Raises OSError."""
+        name = f"upload-{sha256(upload_id.encode()).hexdigest()[:12]}"
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._data(name).touch(mode=0o600)
+        entry = RecoverableFile(name, key, size, (), None, changed_at, upload_id)
+        self._write_json(entry)
         return entry
 
     def _write_json(self, entry: RecoverableFile) -> None:

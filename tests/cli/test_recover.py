@@ -115,3 +115,14 @@ def test_there_is_help(words: list[str]) -> None:
     result = CliRunner().invoke(main, ["recover", *words, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def test_a_file_that_lost_and_is_in_an_upload_is_shown_with_the_uploads_id(cache: Path) -> None:
+    (mount,) = cache.glob("*/mounts/*")
+    Recoverable(mount / "recoverable").add_upload("big", 5 << 30, "the-upload", 1_700_000_100.0)
+    _, line = run(cache, "list").stdout.splitlines()
+    assert "0 B of 5" in line
+    assert line.endswith("big  and in the upload the-upload")
+    name = line.split()[0]
+    assert run(cache, "drop", name, "--yes").exit_code == 0
+    assert "the-upload" not in run(cache, "list").stdout

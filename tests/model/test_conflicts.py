@@ -28,7 +28,7 @@ from s3mount.store.memory import (
     MemoryStore,
 )
 from tests.model.bucket import leftovers
-from tests.model.mounted import TTL, Client, memory_store, mounted, tiny_config, with_writeback
+from tests.model.mounted import TTL, Client, memory_store, mounted, tiny_config
 
 SERVICES = {"all": ALL_CAPABILITIES, "ceph": CEPH_CAPABILITIES, "none": NO_CAPABILITIES}
 SMALL, LARGE = 3_000, 60_000  # one PUT; many parts of 4 KiB
@@ -376,36 +376,6 @@ async def test_where_the_old_version_cannot_be_read_what_was_written_is_kept_alo
     kept = {key.rpartition(".at-")[2]: data for key, data in bench.kept.items()}
     assert kept == {"8": b"one", "20000": long}
     await bench.client.release(writer)
-
-
-async def test_bytes_that_left_the_full_spool_stay_in_the_upload(
-    config: MountConfig, autojump_clock: MockClock
-) -> None:
-    store = memory_store()
-    ours = pattern(60_000)[:60_000]
-    async with mounted(store, with_writeback(config, spool_limit=32 * 1024)) as client:
-        writer = await client.create("f", os.O_WRONLY | os.O_EXCL)
-        for offset in range(0, len(ours), 4096):
-            await client.fs.write(writer, offset, ours[offset : offset + 4096])
-            await trio.sleep(0.1)
-        store.put_foreign("f", THEIRS)
-        await fails_with(errno.EEXIST, client.fs.flush(writer))
-        await client.release(writer)
-        await trio.sleep(2)
-        (conflict,) = client.fs.status()["conflicts"]
-        store.before = None
-    (upload,) = store.uploads.values()
-    assert f"upload {upload.upload_id} of f" in conflict["kept"]
-    found = bytearray(len(ours))
-    for number, (_, data) in upload.parts.items():
-        start = (number - 1) * 4096
-        found[start : start + len(data)] = data
-    for key, stored in store.objects.items():
-        if ".conflict-" in key:
-            start = int(key.rpartition(".at-")[2])
-            found[start : start + len(stored.data)] = stored.data
-    assert found == ours
-    assert store.objects["f"].data == THEIRS
 
 
 @pytest.mark.parametrize("service", ["all"], indirect=True)
