@@ -23,7 +23,7 @@ from s3mount.cli.texts import count_text, size_text, time_text
 from s3mount.cli.values import size as parse_size
 from s3mount.core.errors import ConfigurationError
 from s3mount.core.keys import name_from_bytes
-from s3mount.core.location import Location, parse_mount_source
+from s3mount.core.location import Location, looks_remote, parse_mount_source
 
 if TYPE_CHECKING:
     from s3mount.transfer.feed.feeder import Feeding
@@ -173,6 +173,8 @@ class _Feed:
         options: Mapping[str, Any],
     ) -> None:
         self.service = service
+        if looks_remote(source) and not os.path.lexists(source):
+            refuse(f"what is uploaded comes first: s3mount feed {target} {source}")
         self.source = source
         self.path = source if source == "-" else os.path.realpath(source)
         self.options = options
@@ -245,11 +247,11 @@ class _Feed:
         names = self.options["verbose"] or self.options["dry_run"]
         # Lines on a terminal go around the bar.
         say = bar.say if sys.stdout.isatty() and not self.options["quiet"] else click.echo
-        complaint = complain if self.options["quiet"] else bar.say
+        complaint = complain if self.options["quiet"] else lambda text: bar.say(f"s3mount: {text}")
         return Report(
             bar,
-            done=lambda action, path: say(f"{action.value} {path or '.'}") if names else None,
-            failed=lambda path, reason: complaint(f"s3mount: {path}: {reason}"),
+            done=lambda action, path: say(f"{action.value} {_shown(path)}") if names else None,
+            failed=lambda path, reason: complaint(f"{_shown(path)}: {reason}"),
         )
 
     async def _feed(self, report: "Report") -> Mapping[str, int]:
@@ -365,6 +367,11 @@ class _Stream:
             raise NotWanted(f"nothing was stored: {size} bytes came, not {self.exact}")
         if self.least is not None and size < self.least:
             raise NotWanted(f"nothing was stored: {size} bytes came, fewer than {self.least}")
+
+
+def _shown(path: str) -> str:
+    """Control characters do not reach the screen."""
+    return "".join(char if char.isprintable() else "?" for char in path) or "."
 
 
 def _rules(given: list[tuple[bool, str]]) -> "Rules":

@@ -246,6 +246,34 @@ async def test_a_file_where_a_directory_is_is_refused_or_replaced(here: Rig) -> 
     assert keys(here) == ["x", "y/", "y/z"]
 
 
+async def test_nothing_goes_into_a_directory_that_would_hide_a_file(here: Rig) -> None:
+    here.make("x/a", "x/b/c", "x-", "e/f", "z")
+    here.memory.put_foreign("x", b"data")
+    here.memory.put_foreign("e", b"")
+    report = await here.feed()
+    assert sorted(path for path, _ in report.failures) == ["e", "x"]
+    assert "nothing in it is sent" in report.failures[0][1]
+    assert keys(here) == ["e", "x", "x-", "z"]
+    here.prefix = "z/"
+    report = await here.feed(delete=True)
+    assert [path for path, _ in report.failures] == ["z/"]
+    assert keys(here) == ["e", "x", "x-", "z"]
+
+
+async def test_a_refused_deletion_is_told(here: Rig) -> None:
+    here.make("a")
+    here.memory.put_foreign("gone", b"")
+
+    def refuse(operation: str, key: str) -> None:
+        if operation == "DeleteObjects":
+            raise AccessDenied("no", operation=operation, key=key)
+
+    here.memory.before = refuse
+    report = await here.feed(delete=True)
+    assert "not all was deleted" in report.problems[0]
+    assert keys(here) == ["a", "gone"]
+
+
 @pytest.mark.parametrize(
     ("directories", "expected"),
     [

@@ -252,6 +252,7 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
         ([".", "bucket", "--checksum", "--check-missing"], "not both"),
         ([".", "bucket", "--dept", "1"], "--depth"),
         ([".", "bucket:photos"], "bucket:/photos"),
+        (["bucket:/photos", "."], "s3mount feed . bucket:/photos"),
     ],
 )
 def test_what_cannot_work_is_told_before_anything_is_done(

@@ -10,7 +10,7 @@ Each arrow is a bounded channel, so that memory does not depend on the size of e
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -76,6 +76,7 @@ class Feeder:
         self._report = report
         self._doomed = DoomedKeys()
         self._tree: LocalTree | None = None
+        self._in_the_way: str | None = None  # what paths begin with that are not sent
 
     async def run(self, *, totals: bool = False) -> bool:
         """Raises what ends the feed as a whole; failures of single names are in the report.
@@ -168,40 +169,47 @@ class Feeder:
 
     async def _decided(self, pairs: Sequence[Pair]) -> list[Item]:
         """What is to be done for the local ones; the rest is dealt with here."""
+        asking = [pair for pair in pairs if self._decide(pair, None) is Action.ASK]
+        known = await self._ask(asking)
         items: list[Item] = []
-        asking: list[Pair] = []
         for pair in pairs:
             if pair.local is None:
                 self._doom(pair.remote)
-                continue
-            action = decide(pair.local, pair.remote, self._feeding.how)
-            if action is Action.ASK:
-                asking.append(pair)
-            else:
-                self._take(items, pair, action)
-        known = await self._ask(asking)
-        for pair in asking:
-            if pair.path in known:
-                there, remote = known[pair.path], pair.remote
-                action = decide(pair.local, remote, self._feeding.how, there)
-                self._take(items, pair, action, there)
+            elif self._in_the_way is None or not pair.path.startswith(self._in_the_way):
+                there = known.get(pair.path)
+                action = self._decide(pair, there)
+                if action is not Action.ASK:  # else it could not be asked for, which was reported
+                    self._take(items, pair, action, there)
         return items
 
-    def _take(
-        self, items: list[Item], pair: Pair, action: Action, known: Known | None = None
-    ) -> None:
+    def _decide(self, pair: Pair, known: Known | None) -> Action:
+        how = self._feeding.how
+        if not pair.path:  # the key root itself is never deleted
+            how = replace(how, delete=False)
+        return decide(pair.local, pair.remote, how, known)
+
+    def _take(self, items: list[Item], pair: Pair, action: Action, known: Known | None) -> None:
         local, remote = pair.local, pair.remote
         assert local is not None
         if action is Action.CONFLICT:
-            kinds = ("directory", "file") if local.is_directory else ("file", "directory")
-            text = f"is a {kinds[0]} here and a {kinds[1]} in the bucket (see --delete)"
-            self._report.fail(local.path or self._feeding.prefix, text)
+            self._conflict(local)
         elif action is Action.NOTHING:
             self._report.unchanged(local)
         else:
             items.append(Item(local, remote, action, known))
         if self._feeding.how.delete and remote is not None and local.path:
             self._doom_other_kind(local, remote, known)
+
+    def _conflict(self, local: LocalEntry) -> None:
+        """What is in a directory would hide the file in the bucket from mounts."""
+        if local.is_directory:
+            self._in_the_way = f"{local.path}/" if local.path else ""
+            text = "is a directory here and a file in the bucket: nothing in it is sent"
+        else:
+            text = "is a file here and a directory in the bucket"
+        self._report.fail(
+            local.path or self._feeding.prefix, f"{text} (see --delete)" if local.path else text
+        )
 
     def _doom_other_kind(self, local: LocalEntry, remote: RemoteEntry, known: Known | None) -> None:
         """A file where a directory is now, or the other way round."""
@@ -304,9 +312,12 @@ class Feeder:
                 "nothing was deleted: the source could not be looked at as a whole"
             )
             return
-        await self._doomed.delete(
-            self._store,
-            lambda key: self._report.did(Action.DELETE, key),
-            self._report.fail,
-            dry_run=self._feeding.dry_run,
-        )
+        try:
+            await self._doomed.delete(
+                self._store,
+                lambda key: self._report.did(Action.DELETE, key),
+                self._report.fail,
+                dry_run=self._feeding.dry_run,
+            )
+        except StoreError as error:
+            self._report.problems.append(f"not all was deleted: {error}")
