@@ -8,6 +8,7 @@ from functools import partial
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.filesystem.half_written import AGAIN
 from s3mount.filesystem.ledger import Ledger
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.records import Sealed
@@ -41,7 +42,11 @@ class FileCommits(Ledger):
         while file.dirty and not file.inode.detached:
             wanted = file.changes
             # A PUT that runs may have started before the last change: then another one follows.
-            await self.wait([self.put(file)])
+            file.half_written.awaited += 1
+            try:
+                await self.wait([self.put(file)])
+            finally:
+                file.half_written.awaited -= 1
             if file.sent >= wanted:
                 break
         intent = self.last(file.inode)
@@ -185,7 +190,11 @@ class FileCommits(Ledger):
                 self.attributes(inode, after=intent)
 
     def _put_off(self, file: OpenFile, intent: Intent) -> None:
-        """It is being written anew. Nothing else waits for it: then a close brings another PUT."""
+        """It is being written. Anew, and nothing else waits for it: a close brings another PUT."""
+        if not file.rewriting and not file.inode.detached:
+            file.snapshot = None
+            self.state.queue.resume(intent, delay=AGAIN)
+            return
         if file.inode.detached or not (intent.blocks or intent.attempts):
             self.state.queue.cancel(intent)
         file.put_off()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes
 from s3mount.filesystem.conflict import keep_conflicting_bytes
+from s3mount.filesystem.half_written import HalfWritten
 from s3mount.filesystem.reading import fetch_rest, read_file
 from s3mount.filesystem.records import FileRecords
 from s3mount.filesystem.sending import condition_of, headers_of, send_file
@@ -88,6 +89,7 @@ class OpenFile:
         # The old bytes were thrown away while they waited for their PUT, and the new ones are not
         # all there yet: it is put off until a close, for half a file is never published.
         self.rewriting = False
+        self.half_written = HalfWritten(self)
         self.error: Exception | None = None  # of the last commit, if final
         self.conflict_name: str | None = None  # where its bytes are being kept
         # Others replaced or removed its object: the name is theirs, and so a commit a conflict.
@@ -246,7 +248,7 @@ class OpenFile:
         attributes = self.inode.attributes
         if attributes is None:
             raise FilesystemError(errno.EIO, "attributes unknown")
-        if self.rewriting:
+        if self.rewriting or self.half_written.puts_off:
             raise NotYetError
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size

@@ -74,6 +74,50 @@ async def test_a_closed_file_is_in_the_bucket_within_a_second(
     assert contents(store) == {"f": ONE}
 
 
+async def test_a_closed_file_is_not_sent_in_the_middle_of_the_next_change(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", ONE)
+    handle = await client.open("f", os.O_WRONLY)
+    await client.fs.write(handle, len(ONE), b"half of ")
+    await trio.sleep(2)
+    assert contents(store) == {}
+    await client.fs.write(handle, len(ONE) + 8, b"a change")
+    await client.fs.flush(handle)
+    await client.release(handle)
+    assert await sent(client, store) == {"PutObject": 1}
+    assert contents(store) == {"f": ONE + b"half of a change"}
+
+
+async def test_a_writer_that_never_closes_holds_up_what_was_closed_for_some_seconds_only(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", ONE)
+    handle = await client.open("f", os.O_WRONLY)
+    for number in range(100):
+        await client.fs.write(handle, len(ONE) + number, b"x")
+        await trio.sleep(0.1)
+    assert contents(store)["f"].startswith(ONE)
+    await client.release(handle)
+
+
+async def test_fsync_does_not_wait_until_another_program_has_written(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    await client.write("f", ONE)
+    handle, other = await client.open("f", os.O_WRONLY), await client.open("f", os.O_WRONLY)
+    await client.fs.write(handle, len(ONE), TWO)
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.fs.fsync, handle, False)
+        await trio.lowlevel.checkpoint()
+        await client.fs.write(other, 0, b"O")
+    assert trio.current_time() - begun < 0.1
+    assert contents(store)["f"][1:] == (ONE + TWO)[1:]
+    await client.release(handle)
+    await client.release(other)
+
+
 async def test_a_file_made_and_removed_within_the_delay_costs_nothing(
     client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
