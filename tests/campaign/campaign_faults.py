@@ -12,6 +12,7 @@ import random
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.campaign.registry import Report, campaign, chosen_server
@@ -122,13 +123,15 @@ def run_weather(bucket: Bucket, directory: Path, *, rate: float, seed: int, file
             proxy.weather = weather
         try:
             mount.start()
-            for what in ("cp", "rsync"):
-                target = mount.path / what
-                if what == "cp":
-                    _program(report, what, "cp", "-a", source, target)
-                else:
-                    _program(report, what, "rsync", "-a", f"{source}/", f"{target}/")
-                _compare(report, what, describe(target, directory_times=False), tree)
+            programs: dict[str, tuple[str | Path, ...]] = {
+                "cp": ("cp", "-a", source, mount.path / "cp"),
+                "rsync": ("rsync", "-a", f"{source}/", f"{mount.path}/rsync/"),
+            }
+            with ThreadPoolExecutor(len(programs)) as pool:  # they mostly wait
+                for _ in pool.map(lambda what: _program(report, what, *programs[what]), programs):
+                    pass
+            for what in programs:
+                _compare(report, what, describe(mount.path / what, directory_times=False), tree)
             (mount.path / "rsync" / "d1").rename(mount.path / "renamed")
             _program(report, "rm", "rm", "-r", mount.path / "rsync")
             whole = describe(mount.path, directory_times=False)
