@@ -21,15 +21,14 @@ from s3mount.store.base import (
 from s3mount.store.errors import (
     InvalidPart,
     NoSuchUpload,
-    NotFound,
     StoreError,
 )
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView, FileBody, ReadBase
 from s3mount.writeback.doubts import Sent
-from s3mount.writeback.looking import find_ours, look_first
+from s3mount.writeback.looking import find_ours, has_only, look_first
 from s3mount.writeback.lost_answers import Unanswered
-from s3mount.writeback.plan_steps import PlanSteps, server_copies
+from s3mount.writeback.plan_steps import PlanSteps, server_copies, zero_cut_holes
 from s3mount.writeback.upload_plan import (
     FileState,
     Keep,
@@ -229,12 +228,16 @@ class Commit:
         key, headers = upload.key or self.key, upload.headers or self._headers
         await upload.ensure_upload(lambda: (key, headers))
         if key != self.key:
-            await self._check_old_key(key)
+            if not await has_only(self._store, key, self._base):
+                raise FilesystemError(
+                    errno.ESTALE,
+                    f"{self.key!r}: its bytes are in an upload to {key!r}, where another object is",
+                )
         elif dirty or size != self._size:
             if self._uploader.config.refuse_early_publish:
                 raise FilesystemError(errno.ENOSPC, f"{key!r}: its spool was needed for others")
             log.warning("%r is published before it is complete: the spool had no room", key)
-        await self._zero_cut_holes(steps)
+        await zero_cut_holes(self._file, steps, self._size)
         stamp = self._file.write_count
         await self._carry_out(steps)
         condition = self._condition if key == self.key else ALWAYS
@@ -260,34 +263,6 @@ class Commit:
         assert self._base is not None
         got = await self._store.get(self._base.key, offset, length, if_match=self._base.etag)
         return got.data
-
-    async def _check_old_key(self, key: str) -> None:
-        """The old name may be taken only if nobody else's object is there."""
-        try:
-            found = await self._store.head(key)
-        except NotFound:
-            return
-        if self._base is None or found.etag != self._base.etag:
-            raise FilesystemError(
-                errno.ESTALE,
-                f"{self.key!r}: its bytes are in an upload to {key!r}, where another object is",
-            )
-
-    async def _zero_cut_holes(self, steps: Sequence[Step]) -> None:
-        """A dropped part that was cut and has grown again has zeros where its old bytes were."""
-        for step in steps:
-            if not isinstance(step, Keep):
-                continue
-            dropped = self._file.dropped
-            if not dropped.overlaps(step.start, step.end):
-                continue
-            holes = [
-                hole
-                for a, b in dropped.gaps(step.start, min(step.end, self._size))
-                for hole in self._file.present.gaps(a, b)
-            ]
-            for start, end in holes:
-                await self._file.write(start, bytes(end - start))
 
     # -- carrying out
 

@@ -29,6 +29,7 @@ from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.lock import Lock
 from s3mount.writeback.lost_answers import LostAnswers
 from s3mount.writeback.part_table import PartTable, SentPart
+from s3mount.writeback.parts_ahead import PartsAhead
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.traffic import Traffic
 
@@ -63,7 +64,7 @@ class FileUpload:
         self.lost = LostAnswers(uploader.doubts)
         self._destination: Destination | None = None
         self._last_key = ""
-        self._ready: set[int] = set()  # full slots that wait for their upload
+        self._ahead = PartsAhead(self)
         self._commit_lock = Lock()
         self._create_lock = Lock()
         self._begun = uploader.begun_upload()
@@ -76,7 +77,6 @@ class FileUpload:
         self.error: Exception | None = None  # the last one
         self.failures = 0  # tries in a row, of parts and commits, that the service did not take
         self.traffic = Traffic(uploader.traffic)
-        self._size = 0
 
     def was_published(self, base: BaseObject, stamp: int) -> None:
         """The unfinished upload became this object, with the file's bytes as of `stamp`, before a
@@ -88,7 +88,8 @@ class FileUpload:
 
     def found_done(self, size: int) -> None:
         """The file's bytes are the object already: an earlier process's commit made it."""
-        self.file.commit_succeeded(self.file.begin_commit(), size)
+        self.file.begin_commit()
+        self.file.commit_succeeded(size)
         self.published = None
 
     @property
@@ -113,10 +114,8 @@ class FileUpload:
         starts at once, that of the first slot when the file grows beyond it.
         """
         self._destination = destination
-        self._size = size_hint
-        if self.file.finished or self._ready:
-            self._collect()
-            self._launch(hold_first=True)
+        self._ahead.size = size_hint
+        self._ahead.wrote()
 
     async def commit(
         self,
@@ -145,21 +144,21 @@ class FileUpload:
             if self.file.closed:
                 raise FilesystemError(errno.EBADF, f"{key!r}: its spool file is closed")
             self.committing = True
-            self._size = size
+            self._ahead.size = size
             self._last_key = key
             self.planned = frozenset()
             self.file.failure = self.error = None
-            snapshot = self.file.begin_commit()
+            self.file.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
                 result = await self.lost.carry_out(work, self)
             except BaseException as error:
-                self.file.commit_failed(snapshot)
+                self.file.commit_failed()
                 if isinstance(error, Exception):
                     self.failed(error)
                 raise
             else:
-                self.file.commit_succeeded(snapshot, size)
+                self.file.commit_succeeded(size)
                 self.published = self.file.failure = self.error = None
                 self.failures = 0
                 self.uploader.progressed()
@@ -231,41 +230,7 @@ class FileUpload:
             left -= min(body.handed, total_within(dirty, body.start, body.end))
         return max(0, left)
 
-    # -- parts ahead of the commit
-
-    def _collect(self) -> None:
-        """Full slots of the chunks that writes came to the end of."""
-        schedule, file = self.uploader.schedule, self.file
-        finished, file.finished = file.finished, []
-        for index in finished:
-            slot = schedule.slot_of(index * self.uploader.spool.pool.chunk_size)
-            if slot + 1 not in self.table.attempted and file.present.covers(*schedule.bounds(slot)):
-                self._ready.add(slot)
-
-    def _launch(self, *, hold_first: bool) -> bool:
-        """Starts the parts of ready slots; True if any started."""
-        if self.committing or self.free or self.uploader.nursery is None:
-            return False
-        schedule = self.uploader.schedule
-        started = False
-        for slot in sorted(self._ready):
-            start, end = schedule.bounds(slot)
-            if slot == 0 and hold_first and self._size <= end and self.upload_id is None:
-                continue  # it may still become one PUT
-            if self.file.promised_in_part(start, end):
-                continue  # until the journal has what is here now
-            self._ready.discard(slot)
-            if slot + 1 in self.flights or slot >= schedule.max_parts:
-                continue
-            # A commit may have sent it since it was found full, and it may be dropped by now.
-            if not self.file.present.covers(start, end) or self.still_valid(slot + 1, None):
-                continue
-            flight = Flight(slot + 1, start, end, self.uploader.next_part())
-            self.table.forget(flight.number)
-            self.flights[flight.number] = flight
-            self.uploader.nursery.start_soon(flight.fly, self)
-            started = True
-        return started
+    # -- parts on their way
 
     def landed(self, flight: Flight) -> None:
         del self.flights[flight.number]
@@ -384,7 +349,7 @@ class FileUpload:
     def _clear(self) -> None:
         self.free = False
         self.table.clear()
-        self._ready.clear()
+        self._ahead.clear()
 
     def resume(self, record: UploadRecord, table: PartTable) -> None:
         """Goes on with the upload of an earlier process, which has the parts of `table`. To be
@@ -409,13 +374,6 @@ class FileUpload:
         """The record of an upload that may have been begun, and whose id is not known."""
         return self._begun.leave()
 
-    async def abort_quietly(self) -> None:
-        """For a closed file, in the background."""
-        try:
-            await self.abort()
-        except Exception:
-            log.exception("aborting the upload of %r", self.name)
-
     # -- pressure
 
     def press(self) -> bool:
@@ -427,13 +385,7 @@ class FileUpload:
             or self.file.failure is not None
         ):
             return False
-        schedule, file = self.uploader.schedule, self.file
-        for slot in schedule.slots_within(file.present):
-            if not file.dirty.overlaps(*schedule.bounds(slot)):
-                continue
-            if slot + 1 not in self.flights and not self.still_valid(slot + 1, None):
-                self._ready.add(slot)
-        return self._launch(hold_first=False)
+        return self._ahead.press()
 
     def droppable(self, ends: bool) -> Iterator[tuple[int, int]]:
         """See PartTable.droppable; never a part that is being sent again, nor one of a file that

@@ -13,9 +13,19 @@ from s3mount.store.errors import (
     NotFound,
     PreconditionFailed,
 )
+from s3mount.writeback.base_object import BaseObject
 
 # Metadata that no two writes have in common; a foreign object has an mtime of whole seconds alone.
 _TELLING = {"mode", "uid", "gid", "mtime", "ctime"}
+
+
+async def has_only(store: ObjectStore, key: str, known: BaseObject | None) -> bool:
+    """Whether nothing is under `key`, or that version."""
+    try:
+        found = await store.head(key)
+    except NotFound:
+        return True
+    return known is not None and found.etag == known.etag
 
 
 async def look_first(

@@ -11,6 +11,7 @@ from s3mount.store.errors import StoreError
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView
 from s3mount.writeback.part_table import SentPart
+from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.upload_plan import Copy, Keep, Step
 
 if TYPE_CHECKING:
@@ -22,6 +23,20 @@ async def server_copies(store: ObjectStore, base: BaseObject | None) -> bool:
     if base is None or "%" in base.key:
         return False
     return (await store.capabilities()).part_copy
+
+
+async def zero_cut_holes(file: SpooledFile, steps: Sequence[Step], size: int) -> None:
+    """A dropped part that was cut and has grown again has zeros where its old bytes were."""
+    for step in steps:
+        if not isinstance(step, Keep) or not file.dropped.overlaps(step.start, step.end):
+            continue
+        holes = [
+            hole
+            for a, b in file.dropped.gaps(step.start, min(step.end, size))
+            for hole in file.present.gaps(a, b)
+        ]
+        for start, end in holes:
+            await file.write(start, bytes(end - start))
 
 
 class PlanSteps:

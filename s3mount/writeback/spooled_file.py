@@ -3,11 +3,11 @@
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
+from s3mount.writeback.change_stamps import ChangeStamps
 from s3mount.writeback.chunk import Buffer, Chunk
 from s3mount.writeback.file_chunks import FileChunks
 from s3mount.writeback.journal_records import SpoolRecord
@@ -15,14 +15,6 @@ from s3mount.writeback.seals import record_of
 
 if TYPE_CHECKING:
     from s3mount.writeback.spool import Spool
-
-
-@dataclass(frozen=True, slots=True)
-class CommitSnapshot:
-    """What was dirty when a commit began."""
-
-    dirty: Extents
-    stamp: int
 
 
 class SpooledFile:
@@ -48,7 +40,6 @@ class SpooledFile:
         self.dirty = Extents()
         self.dropped = Extents()
         self.published = Extents()
-        self.write_count = 0
         self.finished: list[int] = []
         self.failure: Exception | None = None
         # Clean bytes are not given up under pressure: their object is gone or about to go.
@@ -59,9 +50,7 @@ class SpooledFile:
         self.spool = spool
         self._chunk_size = spool.pool.chunk_size
         self._chunks = FileChunks(spool.pool)
-        self._stamps: dict[int, int] = {}
-        # (stamp, size), ascending in both: a later, smaller truncation covers an earlier one.
-        self._truncations: list[tuple[int, int]] = []
+        self._stamps = ChangeStamps(self._chunk_size)
         self._rewritten: Extents | None = None  # written since begin_commit
         self.record_id: int | None = None
         # Called, synchronously, with a new record to be written at once in place of the last one
@@ -69,6 +58,10 @@ class SpooledFile:
         # room here. Without it they stay until the next record.
         self.on_amended: Callable[[SpoolRecord], None] | None = None
         self.closed = False
+
+    @property
+    def write_count(self) -> int:
+        return self._stamps.count
 
     @property
     def unsaved(self) -> bool:
@@ -164,8 +157,7 @@ class SpooledFile:
     def _store(self, index: int, start: int, end: int, data: Buffer, dirty: bool) -> bool:
         if dirty:
             # Before the bytes change: a part that is being read right now must turn stale.
-            self.write_count += 1
-            self._stamps[index] = self.write_count
+            self._stamps.written(index)
         if not self._chunks.write(index, start, data):
             return False
         self.present.add(start, end)
@@ -218,19 +210,11 @@ class SpooledFile:
 
     def changed_since(self, stamp: int, start: int, end: int) -> bool:
         """Whether any byte of [start, end) was written or cut off after `stamp`."""
-        if self.write_count <= stamp:
-            return False
-        if any(when > stamp and size < end for when, size in self._truncations):
-            return True
-        size = self._chunk_size
-        stamps = self._stamps
-        return any(
-            stamps.get(index, 0) > stamp for index in range(start // size, (end - 1) // size + 1)
-        )
+        return self._stamps.changed_since(stamp, start, end)
 
     def lowest_size_since(self, stamp: int) -> int | None:
         """The smallest size that the file was truncated to after `stamp`."""
-        return min((size for when, size in self._truncations if when > stamp), default=None)
+        return self._stamps.lowest_size_since(stamp)
 
     # -- what the journal names
 
@@ -317,15 +301,9 @@ class SpooledFile:
 
         Raises EIO when the block that is cut is damaged on the disk.
         """
-        chunk_size = self._chunk_size
         self._chunks.truncate(size)
-        self.write_count += 1
-        while self._truncations and self._truncations[-1][1] >= size:
-            self._truncations.pop()
-        self._truncations.append((self.write_count, size))
-        beyond = -(-size // chunk_size)
-        for index in [index for index in self._stamps if index >= beyond]:
-            del self._stamps[index]
+        self._stamps.truncated(size)
+        beyond = -(-size // self._chunk_size)
         for extents in (self.present, self.dirty, self.dropped, self.published, self._rewritten):
             if extents is not None:
                 extents.truncate(size)
@@ -386,17 +364,15 @@ class SpooledFile:
 
     # -- commits
 
-    def begin_commit(self) -> CommitSnapshot:
+    def begin_commit(self) -> None:
         """What is dirty now is about to be committed; one commit at a time."""
         if self._rewritten is not None:
             raise RuntimeError("this file is being committed already")
         self._rewritten = Extents()
-        return CommitSnapshot(self.dirty.copy(), self.write_count)
 
-    def commit_succeeded(self, snapshot: CommitSnapshot, size: int | None = None) -> None:
-        """The object has all of the snapshot below `size`; what lies beyond, and what was written
-        since, stays dirty."""
-        del snapshot
+    def commit_succeeded(self, size: int | None = None) -> None:
+        """The object has all that was dirty when the commit began below `size`; what lies beyond,
+        and what was written since, stays dirty."""
         assert self._rewritten is not None
         if size is not None:
             for start, end in self.dirty.within(size, self.dirty.end):
@@ -413,7 +389,6 @@ class SpooledFile:
         self.dropped.clear()
         self._chunks.seals.was_published()
 
-    def commit_failed(self, snapshot: CommitSnapshot) -> None:
+    def commit_failed(self) -> None:
         """Nothing is known to be in the bucket: all stays dirty."""
-        del snapshot
         self._rewritten = None

@@ -92,7 +92,10 @@ class Uploader:
             self._leave(upload)
 
     async def _abort(self, upload: FileUpload) -> None:
-        await upload.abort_quietly()
+        try:
+            await upload.abort()
+        except Exception:
+            log.exception("aborting the upload of %r", upload.name)
         self._leave(upload)
 
     def _leave(self, upload: FileUpload) -> None:

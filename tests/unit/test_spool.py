@@ -247,26 +247,27 @@ async def test_filled_bytes_are_clean_and_never_replace_written_ones(spool: Spoo
 async def test_a_commit_makes_clean_what_was_not_written_again_meanwhile(spool: Spool) -> None:
     file = spool.create_file()
     assert file.try_write(0, b"a" * 100)
-    snapshot = file.begin_commit()
+    file.begin_commit()
     assert file.try_write(50, b"b" * 10)
     assert list(file.dirty) == [(0, 100)]
-    file.commit_succeeded(snapshot)
+    file.commit_succeeded()
     assert list(file.dirty) == [(50, 60)]
 
 
 async def test_a_failed_commit_leaves_all_dirty(spool: Spool) -> None:
     file = spool.create_file()
     assert file.try_write(0, b"a" * 100)
-    snapshot = file.begin_commit()
+    file.begin_commit()
     assert file.try_write(150, b"b")
-    file.commit_failed(snapshot)
+    file.commit_failed()
     assert list(file.dirty) == [(0, 100), (150, 151)]
 
 
 async def test_release_clean_gives_back_only_chunks_without_dirty_bytes(spool: Spool) -> None:
     file = spool.create_file()
     assert file.try_write(0, pattern(0, 3 * PART))
-    file.commit_succeeded(file.begin_commit())
+    file.begin_commit()
+    file.commit_succeeded()
     assert file.try_write(PART, b"again")
     file.release_clean()
     assert list(file.present) == [(PART, 2 * PART)]
