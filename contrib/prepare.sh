@@ -32,6 +32,7 @@ missing_packages() {
 }
 
 install_packages() {
+    [ $# -gt 0 ] || return 0
     if ! command -v dpkg-query >/dev/null 2>&1 || ! command -v apt-get >/dev/null 2>&1; then
         say "This is not Debian or Ubuntu: what these packages hold must be there already: $*"
         return
@@ -60,7 +61,10 @@ prepare() {
     extras=$1
     shift
     # shellcheck disable=SC2086
-    install_packages $base_packages "$@"
+    install_packages $base_packages
+    # Beside pip, which downloads and compiles meanwhile.
+    install_packages "$@" &
+    packages=$!
     choose_python
     if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         say "Making a virtual environment in $venv"
@@ -75,4 +79,5 @@ prepare() {
             --root-user-action=ignore -e "$root[$extras]"
         printf '%s\n' "$state" >"$stamp"
     fi
+    wait "$packages"
 }
