@@ -2,13 +2,9 @@
 
 import json
 import os
-import shutil
 import stat
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from s3mount.cli.exits import FAILED
+from s3mount.cli.feed_stream import open_stream
 from s3mount.cli.mount import complain
 from s3mount.cli.progress import Bar, progress_bar, quiet_option
 from s3mount.cli.service import Service, refuse, run, service_options
@@ -76,7 +73,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option(
     "--checksum",
     is_flag=True,
-    help="Compare files of the same size by their bytes (MD5 and ETag), not by mtime.",
+    help="Compare files of one size by their bytes (ETag, stored checksum), not by mtime.",
 )
 @click.option(
     "--delete",
@@ -273,7 +270,8 @@ class _Feed:
 
     async def _feed_kind(self, session: "Session") -> None:
         if self.kind == "stream":
-            with self._stream() as stream:
+            limits = self.options["exact"], self.options["least"]
+            with open_stream(self.options["producer"], *limits) as stream:
                 await session.feed_stream(stream.fd, self.location.key, stream.check)
         elif self.kind == "file":
             prefix, name = _file_key(self.location, self.source)
@@ -308,26 +306,6 @@ class _Feed:
             large_from=self.writeback.single_put_limit,
         )
 
-    @contextmanager
-    def _stream(self) -> Iterator["_Stream"]:
-        command = self.options["producer"]
-        limits = self.options["exact"], self.options["least"]
-        if command is None:
-            yield _Stream(sys.stdin.fileno(), None, *limits)
-            return
-        shell = shutil.which("bash")
-        # In a pipeline, too, any command that fails counts: sh cannot tell.
-        words = [shell, "-o", "pipefail", "-c"] if shell else ["/bin/sh", "-c"]
-        process = subprocess.Popen([*words, command], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        try:
-            yield _Stream(process.stdout.fileno(), process, *limits)
-        finally:
-            process.stdout.close()  # it ends, if it has not, at its next write
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-
     # -- the end
 
     def _tell(self, report: "Report", requests: Mapping[str, int]) -> None:
@@ -342,31 +320,6 @@ class _Feed:
             if not self.options["quiet"]:
                 complain(f"{count_text(report.failed_count, 'name')} could not be fed (see above)")
             sys.exit(FAILED)
-
-
-class NotWanted(OSError):
-    """A stream that came to its end is not to be stored."""
-
-
-@dataclass(slots=True)
-class _Stream:
-    fd: int
-    process: "subprocess.Popen[bytes] | None"
-    exact: int | None
-    least: int | None
-
-    async def check(self, size: int) -> None:
-        """Raises NotWanted where what came is not what was wanted: nothing is stored."""
-        import trio
-
-        if self.process is not None:
-            status = await trio.to_thread.run_sync(self.process.wait)
-            if status:
-                raise NotWanted(f"nothing was stored: the producer failed with status {status}")
-        if self.exact is not None and size != self.exact:
-            raise NotWanted(f"nothing was stored: {size} bytes came, not {self.exact}")
-        if self.least is not None and size < self.least:
-            raise NotWanted(f"nothing was stored: {size} bytes came, fewer than {self.least}")
 
 
 def _shown(path: str) -> str:

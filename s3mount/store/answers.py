@@ -11,6 +11,7 @@ from s3mount.store.base import (
     ObjectInfo,
 )
 from s3mount.store.errors import StoreError
+from s3mount.store.integrity import CHECKSUMS
 
 META_PREFIX = "x-amz-meta-"
 _SHOWN_HEADERS = frozenset(KEPT_HEADERS) | {
@@ -178,6 +179,13 @@ def object_info(
         answered_at=http_date(lowered.get("date", "")),
         asked_at=asked_at,
     )
+
+
+def stored_checksums(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of an object, from the answer to a HEAD: by the end of their headers' names."""
+    prefix = "x-amz-checksum-"
+    found = {name.lower().removeprefix(prefix): value for name, value in headers.items()}
+    return {name: found[name] for name in CHECKSUMS if name in found}
 
 
 def version_id(headers: Mapping[str, str]) -> str | None:

@@ -194,6 +194,12 @@ class ObjectStore(Protocol):
         """Raises NotFound."""
         ...
 
+    async def checksums(self, key: str) -> Mapping[str, str]:
+        """Those stored with the object: 'crc32c', ... (integrity.CHECKSUMS), in base64, with '-N'
+        at the end where they are of its N parts. Empty, without a request, where the service is
+        not known to store any. Raises NotFound."""
+        ...
+
     async def get(
         self,
         key: str,

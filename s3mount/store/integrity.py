@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from awscrt import checksums
 
@@ -168,20 +168,42 @@ def wrong_checksum(headers: Mapping[str, str], body: bytes) -> str:
 
     That of a multipart object ('...-N') speaks of its parts and tells nothing here.
     """
-    for name, compute in _CHECKSUMS.items():
+    for name in CHECKSUMS:
         stored = headers.get(f"x-amz-checksum-{name}", "")
         if not stored or "-" in stored or headers.get("x-amz-checksum-type") == "COMPOSITE":
             continue
-        found = base64.b64encode(compute(body)).decode()
+        hasher = CHECKSUMS[name]()
+        hasher.update(body)
+        found = base64.b64encode(hasher.digest()).decode()
         if found != stored:
             return f"{name} is {found}, stored with {stored}"
     return ""
 
 
-_CHECKSUMS: Mapping[str, Callable[[bytes], bytes]] = {
-    "crc32c": lambda body: checksums.crc32c(body).to_bytes(4, "big"),
-    "crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
-    "crc64nvme": lambda body: checksums.crc64nvme(body).to_bytes(8, "big"),
-    "sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
-    "sha256": lambda body: hashlib.sha256(body).digest(),
+class Hasher(Protocol):
+    def update(self, piece: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+class _Crc:
+    def __init__(self, step: Callable[[bytes, int], int], size: int) -> None:
+        self._step = step
+        self._size = size
+        self._value = 0
+
+    def update(self, piece: bytes, /) -> None:
+        self._value = self._step(piece, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self._size, "big")
+
+
+# Those that S3 stores with an object, by the end of their header's name; the cheapest first.
+CHECKSUMS: Mapping[str, Callable[[], Hasher]] = {
+    "crc32c": lambda: _Crc(checksums.crc32c, 4),
+    "crc64nvme": lambda: _Crc(checksums.crc64nvme, 8),
+    "crc32": lambda: _Crc(zlib.crc32, 4),
+    "sha1": lambda: hashlib.sha1(usedforsecurity=False),
+    "sha256": lambda: hashlib.sha256(usedforsecurity=False),
 }

@@ -129,6 +129,15 @@ class MemoryStore(MemoryBucket):
         await self._end("HeadObject", key)
         return info
 
+    async def checksums(self, key: str) -> Mapping[str, str]:
+        if not self._capabilities.checks_crc32c:
+            return {}
+        await self._begin("HeadObject", key)
+        stored = self._find("HeadObject", key, None)
+        await self._end("HeadObject", key)
+        known = self._checksum(stored.data) if "-" not in stored.etag else None
+        return {} if known is None else {"crc32c": known}
+
     async def get(
         self,
         key: str,

@@ -12,7 +12,7 @@ import trio
 
 from s3mount.core.config import StoreConfig
 from s3mount.store import base, errors, integrity, results
-from s3mount.store.answers import http_date, object_info
+from s3mount.store.answers import http_date, object_info, stored_checksums
 from s3mount.store.base import (
     ALWAYS,
     Body,
@@ -104,6 +104,16 @@ class S3Store:
             raise
         self._bucket_seen_at = time.monotonic()
         return found
+
+    async def checksums(self, key: str) -> Mapping[str, str]:
+        check_key("HeadObject", key)
+        if not (await self._probe.known()).capabilities.checks_crc32c:
+            return {}
+        headers = self._headers.read() | {"x-amz-checksum-mode": "ENABLED"}
+        request = Request("HeadObject", "HEAD", key, (), headers)
+        return await self._sender.read(
+            request, lambda answer: stored_checksums(answer.headers), lane=Lane.METADATA
+        )
 
     async def _check_bucket_is_there(self, key: str) -> None:
         """A HEAD's 404 has no body to say which of both is missing, and a file that is not there

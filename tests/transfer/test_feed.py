@@ -6,6 +6,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from s3mount.cli.progress import Bar
 from s3mount.core.metadata import decode
 from s3mount.namespace.inode import Version
 from s3mount.namespace.stat_cache import Row
-from s3mount.store.base import ListedObject
+from s3mount.store.base import ListedObject, WriteHeaders
 from s3mount.store.errors import AccessDenied, BadCredentials, ServerError
+from s3mount.store.memory import ALL_CAPABILITIES, MemoryStore
 from s3mount.transfer.feed.decide import Action, LocalEntry
 from s3mount.transfer.feed.local_tree import attributes_of
 from s3mount.transfer.feed.report import NothingAnswers, Report
@@ -174,6 +176,24 @@ async def test_checksum_finds_what_size_and_mtime_hide(here: Rig) -> None:
     await here.feed(checksum=True)
     assert here.done == ["send b"]
     assert here.requests() == {"ListObjectsV2": 1, "PutObject": 1}
+
+
+async def test_where_etags_tell_nothing_the_stored_checksum_does(here: Rig) -> None:
+    here.store = MemoryStore(capabilities=replace(ALL_CAPABILITIES, md5_etags=False))
+    here.make("a", "b")
+    await here.feed()
+    for key in keys(here):
+        stored = here.memory.objects[key]
+        headers = WriteHeaders(stored.metadata, stored.headers)
+        here.memory._store(key, stored.data, headers, "0" * 32)  # as of an encrypted object
+    (here.directory / "attributes").unlink()
+    found = (here.source / "b").stat()
+    (here.source / "b").write_text("X")
+    os.utime(here.source / "b", ns=(found.st_atime_ns, found.st_mtime_ns))
+    here.requests()
+    await here.feed(checksum=True)
+    assert here.done == ["send b"]
+    assert here.requests() == {"ListObjectsV2": 1, "HeadObject": 4, "PutObject": 1}
 
 
 async def test_check_missing_costs_lists_alone_and_compares_nothing(here: Rig) -> None:

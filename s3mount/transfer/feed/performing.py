@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -14,6 +14,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import DIRECTORY_TYPE, Attributes, content_type_for, encode
 from s3mount.store.base import ListedObject, ObjectStore, WriteHeaders
 from s3mount.store.errors import BadCredentials, NoSuchBucket, NotFound, StoreError
+from s3mount.store.integrity import is_md5
 from s3mount.transfer.feed.decide import (
     Action,
     Comparing,
@@ -25,7 +26,7 @@ from s3mount.transfer.feed.decide import (
 )
 from s3mount.transfer.feed.local_tree import attributes_of
 from s3mount.transfer.feed.report import Report
-from s3mount.transfer.feed.same_bytes import same_bytes
+from s3mount.transfer.feed.same_bytes import same_bytes, same_checksum
 from s3mount.transfer.file_sender import FileSender
 from s3mount.transfer.local_file import FileChanged, LocalFile
 from s3mount.transfer.versions import Versions
@@ -118,15 +119,28 @@ class Performer:
     async def _compared(self, item: Item) -> Action:
         there = item.there
         assert there is not None
-        equal = await self._in_thread(partial(self._same_bytes, item.local, there.etag))
+        schedule = self._sender.schedule
+        equal = await self._in_thread(
+            partial(self._compare, item.local, lambda file: same_bytes(file, there.etag, schedule))
+        )
+        if not equal and (stored := await self._checksums(there)):
+            equal = await self._in_thread(
+                partial(
+                    self._compare, item.local, lambda file: same_checksum(file, stored, schedule)
+                )
+            )
         return decide(item.local, item.remote, self._how, item.known, equal)
 
-    def _same_bytes(self, local: LocalEntry, etag: str) -> bool:
+    async def _checksums(self, there: ListedObject) -> Mapping[str, str]:
+        """Where the ETag may be no MD5: of an encrypted object, of parts of another size."""
+        if is_md5(there.etag) and (await self._store.capabilities()).md5_etags:
+            return {}
+        return await self._store.checksums(there.key)
+
+    def _compare(self, local: LocalEntry, same: Callable[[LocalFile], bool]) -> bool:
         """In a thread."""
         with self._open(local.name, at_once=False) as file:
-            if file.size != local.size:
-                return False
-            return same_bytes(file, etag, self._sender.schedule)
+            return file.size == local.size and same(file)
 
     # -- sending
 

@@ -1,7 +1,8 @@
-"""Whether a file has the bytes of an object, told by the object's ETag alone. In worker threads."""
+"""Whether a file has the bytes of an object, told by its ETag or its checksums. Blocks."""
 
+import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from s3mount.core.config import MIB
 from s3mount.core.part_schedule import PartSchedule
@@ -36,6 +37,35 @@ def same_bytes(file: LocalFile, etag: str, schedule: PartSchedule) -> bool:
         if integrity.multipart_etag(parts) == etag:
             return True
     return False
+
+
+def same_checksum(file: LocalFile, stored: Mapping[str, str], schedule: PartSchedule) -> bool:
+    """As same_bytes, by the checksums that are stored with an object (ObjectStore.checksums)."""
+    for name, value in stored.items():
+        text, dash, count = value.partition("-")
+        if not dash:
+            equal = _encoded(_digest(name, file, 0, file.size)) == text
+            file.check()
+            return equal
+        for candidate in _schedules(schedule, file.size, int(count)):
+            parts = integrity.CHECKSUMS[name]()
+            for start, end in map(candidate.bounds, candidate.slots(file.size)):
+                parts.update(_digest(name, file, start, min(end, file.size)))
+            file.check()
+            if _encoded(parts.digest()) == text:
+                return True
+    return False
+
+
+def _digest(name: str, file: LocalFile, start: int, end: int) -> bytes:
+    hasher = integrity.CHECKSUMS[name]()
+    for offset in range(start, end, _SLICE):
+        hasher.update(file.read(offset, min(_SLICE, end - offset)))
+    return hasher.digest()
+
+
+def _encoded(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
 
 
 def _schedules(ours: PartSchedule, size: int, count: int) -> Iterator[PartSchedule]:
