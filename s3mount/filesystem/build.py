@@ -94,11 +94,13 @@ async def open_filesystem(
     )
     state.publish = mutations.commit
 
-    def publish_early(upload: FileUpload) -> None:
+    def publish_early(upload: FileUpload) -> bool:
         """The spool is full and nothing else helps: this file is committed as it is."""
         for file in state.open_files.values():
             if file.upload is upload and not file.inode.detached:
                 state.start_soon(partial(mutations.commit, file))
+                return True
+        return False
 
     uploader.on_early_publish = publish_early
     uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT}) or state.books.hurry()

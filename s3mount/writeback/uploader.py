@@ -39,7 +39,8 @@ class Uploader:
     """`progress_at`: trio time of the last byte that the store acknowledged.
 
     `on_early_publish(upload)` is called when a full spool can be relieved in no other way: its
-    owner should commit that file's bytes, unfinished as they are (design.md 7).
+    owner should commit that file's bytes, unfinished as they are (design.md 7). False: it cannot,
+    for the file has no name any more, and the next one is asked.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Uploader:
         # next sync is given back; True if that frees something soon.
         self.on_full: Callable[[], bool] | None = None
         self.on_left: Callable[[UploadRecord], None] | None = None  # see _leave
-        self.on_early_publish: Callable[[FileUpload], None] | None = None
+        self.on_early_publish: Callable[[FileUpload], bool] | None = None
         self.nursery: trio.Nursery | None = None
         self.progress_at = -float("inf")
         self._uploads: dict[SpooledFile, FileUpload] = {}
@@ -215,11 +216,11 @@ class Uploader:
     def _ask_to_publish(self, uploads: list[FileUpload]) -> None:
         if self.on_early_publish is None or self.config.refuse_early_publish:
             return
-        largest = max(uploads, key=lambda upload: upload.file.dirty.total, default=None)
-        if largest is None or not largest.file.dirty:
-            return
-        if self._asked == (largest, self._acknowledged):
-            return  # asked already, and nothing has moved since
-        self._asked = (largest, self._acknowledged)
-        log.warning("the spool is full: %r is published before it is closed", largest.name)
-        self.on_early_publish(largest)
+        uploads.sort(key=lambda upload: upload.file.dirty.total, reverse=True)
+        for upload in uploads:
+            if not upload.file.dirty or self._asked == (upload, self._acknowledged):
+                return  # no other has more, or it was asked already and nothing has moved since
+            if self.on_early_publish(upload):
+                self._asked = (upload, self._acknowledged)
+                log.warning("the spool is full: %r is published before it is closed", upload.name)
+                return

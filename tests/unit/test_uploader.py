@@ -21,6 +21,7 @@ from s3mount.store.errors import (
 )
 from s3mount.store.memory import CEPH_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 from s3mount.writeback.body import CommitSuperseded
+from s3mount.writeback.file_upload import FileUpload
 from tests.unit.writeback_fixtures import KIB, MINIMUM, PART, Writer, disk_bytes, pattern, rig
 
 
@@ -201,14 +202,37 @@ async def test_scattered_edits_that_fill_the_spool_ask_to_be_published(
     async with rig(tmp_path) as r, trio.open_nursery() as nursery:
         writer = r.writer().on_object(pattern(0, 100 * PART))
 
-        async def publish() -> None:
-            await writer.commit()
+        def publish(upload: FileUpload) -> bool:
+            nursery.start_soon(writer.commit)
+            return True
 
-        r.uploader.on_early_publish = lambda upload: nursery.start_soon(publish)
+        r.uploader.on_early_publish = publish
         for number in range(60):
             await writer.write(number * PART + 1, b"x" * (PART // 2))
         await writer.commit()
         assert writer.stored == bytes(writer.expected)
+
+
+async def test_a_file_that_cannot_be_published_does_not_keep_others_from_being_asked(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An unlinked file that has most of the spool, beside one that has a name."""
+    async with rig(tmp_path) as r, trio.open_nursery() as nursery:
+        unlinked = r.writer("unlinked").on_object(pattern(0, 100 * PART))
+        named = r.writer("named").on_object(pattern(0, 100 * PART))
+
+        def publish(upload: FileUpload) -> bool:
+            if upload is named.upload:
+                nursery.start_soon(named.commit)
+            return upload is named.upload
+
+        r.uploader.on_early_publish = publish
+        for number in range(5):
+            await unlinked.write(number * PART + 1, b"x" * (PART // 2))
+        for number in range(30):
+            await named.write(number * PART + 1, b"x" * (PART // 2))
+        await named.commit()
+        assert named.stored == bytes(named.expected)
 
 
 # -- edits

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from s3mount.store.errors import ServerError
 from s3mount.store.memory import ALL_CAPABILITIES, CEPH_CAPABILITIES, MemoryStore
 from s3mount.writeback.body import CommitSuperseded
+from s3mount.writeback.file_upload import FileUpload
 from tests.sizes import examples
 from tests.unit.writeback_fixtures import KIB, MINIMUM, PART, Rig, Writer, disk_bytes, pattern, rig
 
@@ -104,7 +105,12 @@ async def _run(history: _History, directory: Path, steps: int) -> None:
                         await history.commit(writer)
 
         async with trio.open_nursery() as nursery:
-            r.uploader.on_early_publish = lambda upload: nursery.start_soon(publish, upload.name)
+
+            def ask(upload: FileUpload) -> bool:
+                nursery.start_soon(publish, upload.name)
+                return True
+
+            r.uploader.on_early_publish = ask
             for _ in range(steps):
                 await history.step(history.dice.choice(writers))
                 assert disk_bytes(r.config) <= r.config.spool_limit
