@@ -5,6 +5,7 @@ import fcntl
 import json
 import logging
 import os
+import shlex
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +21,7 @@ from s3mount.writeback.journal import Journal, MemoryJournal
 from s3mount.writeback.journal_database import JournalUnusable
 from s3mount.writeback.journal_log import sync_directory
 from s3mount.writeback.journal_records import JournalContents
+from s3mount.writeback.journal_salvage import salvage
 from s3mount.writeback.local_disk import unfit_for_journal
 from s3mount.writeback.sqlite_journal import SqliteJournal
 
@@ -79,7 +81,8 @@ def journal_in(directory: Path, identity: str, spool: Path | None = None) -> Sql
         try:
             journal = SqliteJournal(directory, identity)
         except JournalUnusable as error:
-            text = _set_aside(directory, spool, str(error))
+            kept = "" if spool is None else _salvage(directory, identity, spool)
+            text = _set_aside(directory, spool, str(error), kept)
             journal = SqliteJournal(directory, identity)
             journal.problems.append(text)
         _write_identity(directory, identity)
@@ -93,7 +96,8 @@ def journal_in(directory: Path, identity: str, spool: Path | None = None) -> Sql
     return journal
 
 
-def _set_aside(directory: Path, spool: Path | None, reason: str) -> str:
+def _set_aside(directory: Path, spool: Path | None, reason: str, kept: str) -> str:
+    """`kept`: what is kept otherwise, for the text that is logged and answered."""
     moment = time.strftime("%Y%m%dT%H%M%S")
     aside = _unused(directory / f"journal.corrupt-{moment}")
     aside.mkdir(mode=0o700)
@@ -102,13 +106,28 @@ def _set_aside(directory: Path, spool: Path | None, reason: str) -> str:
             path.rename(aside / path.name)
     text = f"{reason}: set aside as {aside}"
     if spool is not None and spool.is_dir() and any(spool.glob("chunk-*")):
-        kept = _unused(spool.with_name(f"{spool.name}.set-aside-{moment}"))
-        spool.rename(kept)
-        text += f", with the unsent bytes that it speaks of in {kept}"
-        sync_directory(kept.parent)
+        chunks = _unused(spool.with_name(f"{spool.name}.set-aside-{moment}"))
+        spool.rename(chunks)
+        text += f", with the unsent bytes that it speaks of in {chunks}"
+        sync_directory(chunks.parent)
     sync_directory(directory)
-    text += "; changes that were not in the bucket are not sent"
+    text += f"; changes that were not in the bucket are not sent{kept}"
     log.error("%s", text)
+    return text
+
+
+def _salvage(directory: Path, identity: str, spool: Path) -> str:
+    """Keeps the bytes of files before chunk files and journal are set aside; a text for the log."""
+    try:
+        kept, lost = salvage(directory, identity, spool)
+    except OSError as error:
+        return f"; the bytes of its files could not be kept: {error}"
+    text = f"; {lost} files of it could not be kept" if lost else ""
+    if kept:
+        text += (
+            f"; what can be read of {kept} files in it is kept:"
+            f" s3mount recover list --cache-dir {shlex.quote(str(directory))}"
+        )
     return text
 
 

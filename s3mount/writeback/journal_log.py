@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 MAGIC = b"s3mJ"
@@ -148,6 +149,27 @@ def read_log(directory: Path, identity: bytes, after: int) -> Replay:
             damage.append((last, f"{path.name}: {reader.rest} bytes at its end are damaged"))
     replay.torn = [what for where, what in damage if where == last]
     return replay
+
+
+def digest_of(identity: str) -> bytes:
+    """Of a mount's identity, as its segments have it."""
+    return sha256(identity.encode("utf-8", "surrogateescape")).digest()[:16]
+
+
+def readable_entries(directory: Path, identity: bytes) -> Iterator[bytes]:
+    """What can be read of a damaged log, whatever is missing in between; nothing of segments that
+    are another mount's or newer. Raises OSError."""
+    last = -1
+    for path in segment_paths(directory):
+        data = path.read_bytes()
+        try:
+            _check_header(path, data, identity)
+        except (ForeignSegment, UnknownFormat, DamagedSegment):
+            continue
+        for serial, payload in _Entries(data):
+            if serial > last:
+                last = serial
+                yield payload
 
 
 def _check_header(path: Path, data: bytes, identity: bytes) -> int:

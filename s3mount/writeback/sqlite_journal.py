@@ -28,7 +28,6 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ class SqliteJournal(RowRecorder):
         self.problems: list[str] = []
         self._troubles: dict[str, str] = {}  # what does not work now, by what it is
         self.others: list[str] = []  # what mounts elsewhere left unfinished, for the status
-        self._digest = sha256(identity.encode("utf-8", "surrogateescape")).digest()[:16]
+        self._digest = logs.digest_of(identity)
         self._segments: list[logs.Segment] = []  # the last one takes the commits
         self._spare: logs.Segment | None = None
         self._database = Database(directory / "journal.sqlite", identity)
