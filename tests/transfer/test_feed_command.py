@@ -154,8 +154,9 @@ def test_a_stream_becomes_one_object(here: Feed, size: int) -> None:
     ],
 )
 def test_a_stream_that_is_not_as_wanted_leaves_nothing(
-    here: Feed, words: list[str], reason: str
+    words: list[str], reason: str, moto_bucket: Bucket, tmp_path: Path
 ) -> None:
+    here = Feed(moto_bucket, tmp_path)
     _, err = here.run("-", f"{here.bucket.name}:/s", *words, given=bytes(20 * MIB), status=1)
     assert reason in err
     assert here.keys() == []
@@ -205,12 +206,13 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
     moto_bucket: Bucket, proxy: CountingProxy, tmp_path: Path, number: signal.Signals
 ) -> None:
     here = Feed(moto_bucket, tmp_path, proxy.url)
-    parts, transfers = 15, 3
+    parts, transfers = 10, 2
     data = os.urandom(parts * 5 * MIB)
     (here.source / "big").write_bytes(data)
     words = [str(here.source), here.bucket.name, "--part-size", "5M"]
     words += ["--transfers", str(transfers)]
-    here.run(str(here.source / "big"), f"{here.bucket.name}:/warm-up", *words[2:])  # probes
+    (tmp_path / "probe").write_bytes(bytes(9 * MIB))
+    here.run(str(tmp_path / "probe"), f"{here.bucket.name}:/probe")
 
     proxy.reset()
     proxy.latency = 0.15
