@@ -1,6 +1,16 @@
-"""`python -m s3mount`."""
+"""`python -m s3mount` and the script `s3mount`."""
 
-from s3mount.cli.main import main
+import sys
+
+
+def run() -> None:
+    """Ctrl-C while the modules are read prints no traceback either."""
+    try:
+        from s3mount.cli.main import main
+    except KeyboardInterrupt:
+        sys.exit(130)
+    main()
+
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -25,7 +25,7 @@ Exit status: 0 given up, 1 nothing is pending, or it was not confirmed.
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Give up what is pending for a file or directory.")
 @click.argument("mountpoint", metavar="[MOUNTPOINT]")
 @click.argument("path", required=False, metavar="PATH")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -52,6 +52,7 @@ def _wait(reading: int, child: int) -> int:
         _, status = os.waitpid(child, 0)
     except KeyboardInterrupt:
         os.kill(child, 15)
+        print("s3mount: interrupted; the mount is not started", file=sys.stderr)
         return 130
     code = os.waitstatus_to_exitcode(status)
     if code < 0:

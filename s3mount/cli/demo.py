@@ -27,7 +27,15 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}
 SIGNATURE = "AWS demo:unchecked"
 
 
-@click.command()
+EXAMPLES = """\b
+Examples:
+  s3mount demo              in a new directory
+  s3mount demo ~/try-it     there
+  s3mount demo --check      shows it, looks whether all is right, and ends
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="A bucket in memory, mounted, to try things out.")
 @click.argument("directory", required=False)
 @click.option("--check", is_flag=True, help="Show it, verify it, unmount, and return 0.")
 @click.option("--serve", is_flag=True, hidden=True)

@@ -62,7 +62,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(cls=_Ordered, epilog=EXAMPLES)
+@click.command(cls=_Ordered, epilog=EXAMPLES, short_help="Upload a folder, a file or a stream.")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="BUCKET[:/KEY_ROOT]")
 @click.option(

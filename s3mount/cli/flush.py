@@ -21,7 +21,7 @@ Exit status: 0 all is in the bucket, 1 something could not be sent (it stays, an
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Wait until all is in the bucket.")
 @click.argument("mountpoint")
 @quiet_option
 def flush(mountpoint: str, quiet: bool) -> None:

@@ -22,7 +22,11 @@ Examples:
 """
 
 
-@click.command(context_settings={"help_option_names": ["--help"]}, epilog=EXAMPLES)
+@click.command(
+    context_settings={"help_option_names": ["--help"]},
+    epilog=EXAMPLES,
+    short_help="List a bucket as a mount shows it, or the buckets.",
+)
 @click.argument("location", required=False, metavar="[BUCKET[:/PATH]]")
 @click.option("-l", "long", is_flag=True, help="Mode, owner, size, time, storage class as well.")
 @click.option("-h", "human", is_flag=True, help="Sizes as 4.0 KiB, 1.5 GiB.")

@@ -13,6 +13,7 @@ from s3mount.cli.mount_options import apply_words
 from s3mount.cli.options import OPTIONS, default_text
 from s3mount.cli.s3fs_table import ARGUMENTS
 from s3mount.cli.settings import Settings, build_config
+from s3mount.cli.suggestions import nearest
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import ConfigurationError
 
@@ -34,7 +35,20 @@ def own_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.command()
+EXAMPLES = """\b
+Examples:
+  s3mount my-bucket ~/bucket
+  s3mount my-bucket:/photos ~/photos --read-only --profile home
+  s3mount data /mnt/data --endpoint-url https://s3.example.org -o allow_other
+  s3mount my-bucket ~/bucket --durability journal     close returns once it is on the local disk
+
+\b
+Exit status: 0 mounted (with -f: left, and all is in the bucket), 2 not mounted, the message says
+why; with -f also 1 something was lost, 3 the rest is in the journal, 70 it crashed.
+"""
+
+
+@click.command(epilog=EXAMPLES, short_help="Mount a bucket on a directory.")
 @click.argument("bucket")
 @click.argument("mountpoint", required=False)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, log to stderr.")
@@ -86,7 +100,19 @@ def mount(
         sys.exit(CONFIGURATION_STATUS)
     for warning in settings.warnings:
         complain(f"warning: {warning}")
-    sys.exit(start(config, settings))
+    code = start(config, settings)
+    if code == CONFIGURATION_STATUS:
+        _hint_at_command(config.store.bucket)
+    sys.exit(code)
+
+
+def _hint_at_command(bucket: str) -> None:
+    """'s3mount statsu DIR' is the mount of a bucket, but perhaps it was not meant so."""
+    root = click.get_current_context().find_root()
+    names = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+    near = nearest(bucket, names)
+    if near is not None and bucket not in names:
+        complain(f"did you mean the command {near!r}? {bucket!r} was taken for a bucket")
 
 
 def _take_options(

@@ -93,7 +93,8 @@ class _View:
         bar, now = self.bar, time.monotonic()
         self.rate.reached(bar.done_bytes, now)
         numbers, share = self._numbers(now), self._share()
-        left = console.width - cell_len(bar.title) - cell_len(numbers) - 2
+        # The terminal's '^C' has room at the end: else it would push the line up, to stay there.
+        left = console.width - len("^C") - 1 - cell_len(bar.title) - cell_len(numbers) - 2
         cells: list[RenderableType] = [Text(bar.title)]
         if share is None:
             cells.append(Spinner("dots"))

@@ -6,8 +6,16 @@ from pathlib import Path
 import click
 
 from s3mount.cli.settings import default_cache_dir
+from s3mount.cli.suggestions import NearestGroup
 from s3mount.cli.texts import size_text
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile, all_below, when_written
+
+EXAMPLES = """\b
+Examples:
+  s3mount recover list                          what there is
+  s3mount recover save NAME report.odt          writes it to a new file; it stays here, too
+  s3mount recover drop NAME                     deletes it for good, after asking
+"""
 
 cache_option = click.option(
     "--cache-dir",
@@ -16,7 +24,7 @@ cache_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=NearestGroup, epilog=EXAMPLES, short_help="Files that were never closed.")
 def recover() -> None:
     """Files that a program had not closed when their mount died.
 

@@ -16,7 +16,7 @@ Exit status: 0 it is tried now (s3mount status or flush tell how it ends), 1 not
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Try at once what could not be sent.")
 @click.argument("mountpoint", metavar="MOUNTPOINT|PATH")
 @click.argument("path", required=False, metavar="[PATH]")
 @quiet_option

@@ -33,7 +33,7 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="Delete objects.")
 @click.argument("locations", nargs=-1, required=True, metavar="BUCKET:/KEY...")
 @recursive_option
 @click.option(

@@ -49,7 +49,7 @@ Exit status: 0 told (also when Ctrl-C ends --watch), 1 no mount answers there, 2
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=EXAMPLES, short_help="What your mounts are doing, once or live.")
 @click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
 @click.option("--watch", is_flag=True, help="Look again and again.")
 @click.option("--interval", metavar="TIME", default="1s", show_default=True,

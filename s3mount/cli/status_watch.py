@@ -22,6 +22,8 @@ Json = Any
 
 PATIENCE = 5.0  # seconds until a mount that does not answer is called so
 
+pause = time.sleep
+
 
 @dataclass(slots=True)
 class Session:
@@ -99,7 +101,7 @@ def watch_on_terminal(watch: Watch, interval: float, price_list: PriceList) -> N
         while True:
             watch.look()
             live.update(view(), refresh=True)
-            time.sleep(interval)
+            pause(interval)
 
 
 def watch_in_lines(watch: Watch, interval: float, line: Callable[[Json], str]) -> None:
@@ -113,7 +115,7 @@ def watch_in_lines(watch: Watch, interval: float, line: Callable[[Json], str]) -
             text = watch.banner or line(watch.status)
             click.echo(f"{time.strftime('%H:%M:%S')} {text}")
         sys.stdout.flush()
-        time.sleep(interval)
+        pause(interval)
 
 
 def watch_all(lines: Callable[[], list[str]], interval: float) -> None:
@@ -123,7 +125,7 @@ def watch_all(lines: Callable[[], list[str]], interval: float) -> None:
             for line in lines():
                 click.echo(f"{time.strftime('%H:%M:%S')} {line}")
             sys.stdout.flush()
-            time.sleep(interval)
+            pause(interval)
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
@@ -133,4 +135,4 @@ def watch_all(lines: Callable[[], list[str]], interval: float) -> None:
             height = shutil.get_terminal_size().lines
             texts = [Text(line) for line in lines()]
             live.update(Group(*texts[:height]), refresh=True)
-            time.sleep(interval)
+            pause(interval)

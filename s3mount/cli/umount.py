@@ -37,7 +37,7 @@ could not be sent is in the journal, 130 interrupted (nothing is lost).
 """
 
 
-@click.command("umount", epilog=EXAMPLES)
+@click.command("umount", epilog=EXAMPLES, short_help="Unmount when all is in the bucket.")
 @click.argument("mountpoint")
 @click.option(
     "--timeout",

@@ -128,7 +128,10 @@ class QuickPuts:
             kept = head.headers.get("content-length") == "0" and not head.rest and head.keeps
             if kept:
                 self._client.keep(stream)
-            return head, b"" if kept else await read_body(stream, head)
+                return head, b""
+            body = await read_body(stream, head)
+            self._counts.add("BytesIn", len(body))
+            return head, body
         finally:
             if not kept:
                 await trio.aclose_forcefully(stream)

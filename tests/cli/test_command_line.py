@@ -1,16 +1,21 @@
 """How the words of the command line find their command."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 import s3mount
 from s3mount.cli import mount as mount_module
+from s3mount.cli.exits import DONE, FAILED, INTERRUPTED, UNFINISHED, USAGE
 from s3mount.cli.main import COMMANDS, main
 from s3mount.cli.settings import Settings
 from s3mount.core.config import MountConfig
+from s3mount.fuse import mountpoint
+from s3mount.fuse.mountpoint import FUSE_TYPE, MountEntry
 
 
 @pytest.fixture
@@ -98,3 +103,106 @@ def test_what_only_asks_a_mount_loads_nothing_that_only_a_mount_needs(command: s
     loaded = set(done.stdout.split())
     assert f"s3mount.cli.{command}" in loaded
     assert not loaded & {"boto3", "botocore", "trio", "awscrt", "pyfuse3", "lxml", "urllib3"}
+
+
+# -- typos -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("statsu", "status"),
+        ("Status", "status"),
+        ("unmount {absent}", "umount"),
+        ("umuont {absent} --force", "umount"),
+        ("fulsh {mounted}", "flush"),
+        ("stat {mounted} --json", "status"),
+        ("stat {inside}", "status"),
+        ("mnt bucket", "mount"),
+    ],
+)
+def test_a_mistyped_command_is_answered_with_the_nearest_word(
+    line: str,
+    meant: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[MountConfig],
+) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    entry = MountEntry(mounted, FUSE_TYPE, "bucket", "0:99")
+    monkeypatch.setattr(mountpoint, "mount_table", lambda text=None: [entry])
+    words = line.format(absent=tmp_path / "absent", mounted=mounted, inside=mounted / "deep/file")
+    result = CliRunner().invoke(main, words.split())
+    assert result.exit_code == 2
+    assert f"did you mean '{meant}'?" in result.output
+    assert f"s3mount mount {words.split()[0]} DIRECTORY" in result.output
+    assert not started
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "statsu {directory}",  # a bucket may be called so, and here it can be mounted
+        "stats:/data {absent}",
+        "statsu {absent} -o rw",  # from fstab
+        "my-photos {absent}",
+        "mount statsu {absent}",
+    ],
+)
+def test_what_can_be_a_bucket_is_mounted_however_near_its_name_is(
+    line: str, tmp_path: Path, started: list[MountConfig]
+) -> None:
+    words = line.format(directory=tmp_path, absent=tmp_path / "absent").split()
+    CliRunner().invoke(main, words)
+    assert len(started) == 1
+
+
+def test_a_mount_that_does_not_start_hints_at_the_command_that_may_have_been_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mount_module, "start", lambda config, settings: 2)
+    result = CliRunner().invoke(main, ["statsu", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "did you mean the command 'status'? 'statsu' was taken for a bucket" in result.output
+    assert "did you mean" not in CliRunner().invoke(main, ["photos", str(tmp_path)]).output
+    assert "did you mean" not in CliRunner().invoke(main, ["mount", "status", str(tmp_path)]).output
+
+
+def test_a_mistyped_sub_command_or_option_is_answered_with_the_nearest_word() -> None:
+    result = CliRunner().invoke(main, ["recover", "lsit"])
+    assert (result.exit_code, "did you mean 'list'?" in result.output) == (2, True)
+    result = CliRunner().invoke(main, ["recover", "xyzzy"])
+    assert "there are drop, list, save" in result.output
+    result = CliRunner().invoke(main, ["status", "--jsno"])
+    assert (result.exit_code, "--json" in result.output) == (2, True)
+
+
+# -- help and interrupts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "demo"])
+def test_the_help_of_each_command_has_examples_that_name_it(command: str) -> None:
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    _, _, examples = result.output.partition("Examples:\n")
+    called = "s3mount my-bucket" if command == "mount" else f"s3mount {command} "
+    assert called in examples
+    assert all(len(line) <= 100 for line in result.output.splitlines())
+
+
+def test_help_lists_the_exit_statuses_and_no_command_is_cut_off() -> None:
+    text = CliRunner().invoke(main, ["--help"]).output
+    for status in (DONE, FAILED, USAGE, UNFINISHED, INTERRUPTED, mount_module.CRASH_STATUS):
+        assert re.search(rf"^    {status} +\w", text, re.MULTILINE), status
+    assert "..." not in text
+
+
+def test_ctrl_c_prints_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mount_module, "build_config", interrupted)
+    result = CliRunner().invoke(main, ["mount", "bucket", "/mnt"])
+    assert result.exit_code == 130
+    assert result.output == "s3mount: interrupted\n"

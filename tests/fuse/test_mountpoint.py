@@ -110,3 +110,40 @@ def test_only_enotconn_means_that_a_mount_is_dead(
 def test_unmounting_what_is_not_mounted_does_nothing(tmp_path: Path) -> None:
     unmount(tmp_path)
     assert tmp_path.is_dir()
+
+
+def test_the_mount_that_a_path_is_in_is_found_without_asking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path.resolve()
+    mount, other = real / "mnt", real / "other"
+    table = [
+        mountpoint.MountEntry(Path("/"), "ext4", "/dev/x", "0:1"),
+        mountpoint.MountEntry(mount, mountpoint.FUSE_TYPE, "bucket", "0:2"),
+        mountpoint.MountEntry(other, "tmpfs", "tmpfs", "0:3"),
+    ]
+    monkeypatch.setattr(mountpoint, "mount_table", lambda text=None: table)
+    looked_at: list[str] = []
+    readlink = os.readlink
+
+    def noted(path: Path) -> str:
+        looked_at.append(str(path))
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", noted)
+    (real / "link").symlink_to("mnt/deep")
+    (real / "loop").symlink_to("loop")
+    for path, found in {
+        mount: (mount, ""),
+        mount / "a/b.txt": (mount, "a/b.txt"),
+        mount / "a/../b": (mount, "b"),
+        real / "link/c": (mount, "deep/c"),
+        real: None,
+        other / "x": None,
+        real / "loop/x": None,
+        real / "absent/x": None,
+    }.items():
+        assert mountpoint.mount_of(path) == found, path
+    assert not [path for path in looked_at if path.startswith(str(mount))]
+    monkeypatch.chdir(real)
+    assert mountpoint.mount_of(Path("mnt/x")) == (mount, "x")
