@@ -4,6 +4,7 @@ import click
 
 from s3mount.cli.progress import quiet_option
 from s3mount.cli.service import Service, service_options
+from s3mount.cli.suggestions import NearestGroup
 from s3mount.cli.tool_options import (
     dry_run_option,
     lines_json_option,
@@ -34,7 +35,15 @@ Examples:
 location_argument = click.argument("location", metavar="BUCKET[:/PATH]")
 
 
-@click.group()
+EXAMPLES = """\b
+Examples:
+  s3mount uploads list my-bucket
+  s3mount uploads abort my-bucket --older-than 2d     shows them, and asks
+  s3mount uploads COMMAND --help                      has more
+"""
+
+
+@click.group(cls=NearestGroup, epilog=EXAMPLES)
 def uploads() -> None:
     """Multipart uploads that are not finished.
 

@@ -13,6 +13,7 @@ import s3mount
 from s3mount.cli.main import COMMANDS
 from s3mount.cli.options import OPTIONS
 from s3mount.cli.s3fs_table import S3FS_OPTIONS
+from tests.cli.status_example import example
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,3 +74,14 @@ def test_the_unit_calls_an_existing_command_with_existing_options() -> None:
     found = re.search(r"^ExecStart=/usr/bin/env s3mount (\w+) (-f) ", unit, re.MULTILINE)
     assert found is not None
     assert found[1] in COMMANDS
+
+
+def test_the_man_page_names_every_field_of_status() -> None:
+    page = (ROOT / "contrib" / "s3mount.1").read_text().replace("\\-", "-")
+    section = page.partition(".SH STATUS IN JSON")[2].partition(".SH ")[0]
+    status = example()
+    nested = [status[name] for name in ("pending", "totals", "spool", "cache", "recovery")]
+    nested += [status["queue"], status["journal"], status["namespace"], status["intents"][0]]
+    nested += [status["transfers"][0], status["workers"]["transfer"], status["conflicts"][0]]
+    for name in {*status, *(name for part in nested for name in part)}:
+        assert re.search(rf"\b{name}\b", section), name
