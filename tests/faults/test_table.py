@@ -167,6 +167,9 @@ REFUSALS = [
     (403, "UserSuspended", errno.EACCES, "account is suspended"),
     (404, "NoSuchBucket", errno.EIO, "the bucket is gone"),
     (403, "AccessDenied", errno.EACCES, "check the bucket's policy"),
+    # Read again where they come from, and still the old ones; or taken back.
+    (403, "ExpiredToken", errno.EACCES, "renew the credentials"),
+    (403, "InvalidAccessKeyId", errno.EACCES, "renew the credentials"),
     (403, "RequestTimeTooSkewed", errno.EACCES, "timedatectl set-ntp true"),
 ]
 

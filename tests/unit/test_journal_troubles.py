@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from s3mount.core.errors import FilesystemError
+from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.writeback import sqlite_journal
 from s3mount.writeback.sqlite_journal import SqliteJournal
 from tests.unit.journal_fixtures import a_file, an_intent
@@ -178,3 +178,35 @@ async def test_a_trouble_that_passed_is_no_problem_any_more(
     assert sum("cannot be synced" in record.message for record in caplog.records) <= 3
     journal.abandon()
     assert len(opened(tmp_path).load().intents) == 1
+
+
+# -- held by another program
+
+
+def held(directory: Path) -> sqlite3.Connection:
+    """As a backup program, or sqlite3(1), may hold it."""
+    other = sqlite3.connect(directory / "journal.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    return other
+
+
+async def test_a_file_that_another_program_holds_at_the_start_is_told_and_nothing_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    (await filled(tmp_path)).abandon()
+    other = held(tmp_path)
+
+    def impatient(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        found: sqlite3.Connection = connect(*arguments, **{**named, "timeout": 0.1})
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", impatient)
+        with pytest.raises(ConfigurationError, match=r"cannot be used \(database is locked\)"):
+            opened(tmp_path)
+    other.close()
+    journal = opened(tmp_path)
+    assert len(journal.load().intents) == len(BEFORE)
+    assert not journal.problems
+    journal.abandon()
