@@ -7,8 +7,8 @@ not be written is written with the next change, so that the journal follows as s
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import trio
@@ -24,6 +24,28 @@ log = logging.getLogger(__name__)
 PATIENCE = 0.5
 
 
+class _Change:
+    """Of these there are a dozen in the life of a small file: a generator for each would cost as
+    much as what it records."""
+
+    __slots__ = ("_books", "_told")
+
+    def __init__(self, books: "Bookkeeper", *, told: bool) -> None:
+        self._books = books
+        self._told = told
+
+    def __enter__(self) -> None:
+        self._books.begin()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._books.end()
+        except FilesystemError as error:
+            if self._told:
+                raise
+            log.error("the journal could not be written: %s", error)  # noqa: TRY400
+
+
 class Bookkeeper:
     """`durable_spool`: chunk files are given back only when the journal's commit is synced, so
     that a power cut finds the bytes that its last synced state names."""
@@ -33,6 +55,8 @@ class Bookkeeper:
         self.commits = 0  # so far, for tests and status
         self._durable_spool = durable_spool
         self._depth = 0
+        self._change = _Change(self, told=True)
+        self._aftermath = _Change(self, told=False)
         # Of the change in progress, and of earlier ones that could not be written.
         self._gathered: dict[tuple[str, int], Callable[[], None]] = {}
         self._then: list[Callable[[], None]] = []
@@ -43,35 +67,28 @@ class Bookkeeper:
 
     # -- changes
 
-    @contextmanager
-    def change(self) -> Iterator[None]:
+    def change(self) -> AbstractContextManager[None]:
         """What is recorded within is one commit, made at the end. No awaits in it.
 
         Raises FilesystemError (EIO, ENOSPC) where it cannot be recorded. If the block raises,
         what it recorded until then is written all the same, for that is the state it left.
         """
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                self._commit()
+        return self._change
 
-    @contextmanager
-    def aftermath(self) -> Iterator[None]:
+    def aftermath(self) -> AbstractContextManager[None]:
         """As `change`, of what was carried out: nobody is there to be told. If it cannot be
         recorded the journal says what it said before, and a replay finds it done."""
+        return self._aftermath
+
+    def begin(self) -> None:
+        """For `change` and `aftermath`."""
         self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                try:
-                    self._commit()
-                except FilesystemError as error:
-                    log.error("the journal could not be written: %s", error)  # noqa: TRY400
+
+    def end(self) -> None:
+        """The outermost one commits."""
+        self._depth -= 1
+        if not self._depth:
+            self._commit()
 
     def _commit(self) -> None:
         if self._gathered:

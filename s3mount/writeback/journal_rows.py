@@ -3,7 +3,7 @@
 import struct
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -23,6 +23,7 @@ from s3mount.writeback.journal_records import (
 INTENT, FILE, CHUNK, UPLOAD, PART = 1, 2, 3, 4, 5
 _OP = struct.Struct("<Bqqi")
 _GONE: Final = object()
+_INNER = nullcontext()  # a transaction in another one
 
 Change = tuple[Place, bytes | None]  # a row to store, or (None) to delete
 
@@ -57,11 +58,11 @@ class RowRecorder:
         self._last_id += 1
         return self._last_id
 
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._outermost() if self._changes is None else _INNER
+
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        if self._changes is not None:
-            yield
-            return
+    def _outermost(self) -> Iterator[None]:
         changes = self._changes = []
         try:
             yield
