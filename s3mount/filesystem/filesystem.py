@@ -26,7 +26,7 @@ from s3mount.filesystem.shown import StatBuilder
 from s3mount.filesystem.stat import Change, DirEntry, OpenResult, Pending, Stat, StatFs
 from s3mount.filesystem.state import Invalidate, State
 from s3mount.filesystem.status import describe
-from s3mount.namespace import Inode
+from s3mount.namespace import DirectoryEntry, Inode
 from s3mount.writeback.journal_records import JournalContents
 
 # What df shows as a block; sizes are multiples of it.
@@ -203,6 +203,15 @@ class FileSystem:
         handle = next(self._numbers)
         self._directories[handle] = DirHandle(inode)
         return handle
+
+    def dots(self, handle: int) -> tuple[Stat, Stat]:
+        """What `.` and `..` are, as far as it is known."""
+        inode = self._directories[handle].inode
+        above = inode if inode.parent is None else inode.parent
+        own, parent = (
+            self._stats.listed(DirectoryEntry(one.name, one, 0, False)) for one in (inode, above)
+        )
+        return own, parent
 
     async def readdir(self, handle: int, position: int) -> Iterable[DirEntry]:
         """Entries after `position`, none at the end; not acquired (see acquire).

@@ -69,6 +69,9 @@ def answered(handler: Handler[P, R]) -> Handler[P, R]:
     return wrapper
 
 
+DOTS = 2  # `.` and `..`, the entries that no file system call knows
+
+
 class Operations(pyfuse3.Operations):
     """Handlers for one mounted FileSystem.
 
@@ -281,11 +284,18 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
-        """Every entry that the kernel takes counts as a lookup (readdirplus is always on)."""
-        for entry in await self._filesystem.readdir(fh, start_id):
+        """Every entry that the kernel takes counts as a lookup (readdirplus is always on), but for
+        `.` and `..`. Those come first, so that the file system's own positions are two less.
+        """
+        dots = () if start_id >= DOTS else self._filesystem.dots(fh)
+        for number, stat in list(enumerate(dots, start=1))[start_id:]:
+            attributes = entry_attributes(stat)
+            if not pyfuse3.readdir_reply(token, FileNameT(b"." * number), attributes, number):
+                return
+        for entry in await self._filesystem.readdir(fh, max(0, start_id - DOTS)):
             attributes = entry_attributes(entry.stat)
             name = FileNameT(entry.name)
-            if not pyfuse3.readdir_reply(token, name, attributes, entry.next_position):
+            if not pyfuse3.readdir_reply(token, name, attributes, entry.next_position + DOTS):
                 break
             self._filesystem.acquire(entry.stat.number)
 

@@ -59,7 +59,7 @@ class RecordingFileSystem:
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             return call(*args, **kwargs)
 
-        return call if name in ("forget", "acquire", "statfs") else call_async
+        return call if name in ("forget", "acquire", "statfs", "dots") else call_async
 
 
 def operations(result: Any = None, *, xattrs: bool = True) -> tuple[Operations, Any]:

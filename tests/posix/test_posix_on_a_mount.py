@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -353,6 +354,23 @@ def test_each_name_is_listed_once_while_names_come_and_go(sides: Sides) -> None:
     assert names <= set(seen)
     shutil.rmtree(root)
     assert not root.exists()
+
+
+def test_a_directory_lists_itself_and_the_one_above(sides: Sides) -> None:
+    """As `ls -ai` shows: os.listdir() leaves both out."""
+
+    def listed(root: Path) -> object:
+        lines = subprocess.run(
+            ["ls", "-1aiU", root], check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        numbers = {name: int(number) for number, name in map(str.split, lines)}
+        assert numbers["."] == root.stat().st_ino
+        assert numbers[".."] == root.parent.stat().st_ino
+        return sorted(numbers)
+
+    sides.both(lambda root: os.mkdir(root / "d"))
+    sides.both(lambda root: os.mkdir(root / "d" / "e"))
+    assert sides.same(lambda root: listed(root / "d")) == [".", "..", "e"]
 
 
 def test_locks_keep_others_out(sides: Sides) -> None:
