@@ -4,9 +4,11 @@ import errno
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from s3mount.namespace.stat_cache import Row
 from s3mount.store.base import ListedObject, WriteHeaders
 from s3mount.store.errors import AccessDenied, BadCredentials, ServerError
 from s3mount.store.memory import ALL_CAPABILITIES, MemoryStore
+from s3mount.transfer.feed import performing
 from s3mount.transfer.feed.decide import Action, LocalEntry
 from s3mount.transfer.feed.local_tree import attributes_of
 from s3mount.transfer.feed.report import NothingAnswers, Report
@@ -176,6 +179,28 @@ async def test_checksum_finds_what_size_and_mtime_hide(here: Rig) -> None:
     await here.feed(checksum=True)
     assert here.done == ["send b"]
     assert here.requests() == {"ListObjectsV2": 1, "PutObject": 1}
+
+
+async def test_the_comparing_of_a_large_file_can_be_interrupted(
+    here: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.make("a")
+    await here.feed()
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def endless(*arguments: object) -> bool:
+        begun.set()
+        release.wait(10)
+        ended.set()
+        return True
+
+    monkeypatch.setattr(performing, "same_bytes", endless)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(here.feed, checksum=True))
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+    assert not ended.is_set()
+    release.set()
 
 
 async def test_where_etags_tell_nothing_the_stored_checksum_does(here: Rig) -> None:

@@ -120,27 +120,25 @@ class Performer:
         there = item.there
         assert there is not None
         schedule = self._sender.schedule
-        equal = await self._in_thread(
-            partial(self._compare, item.local, lambda file: same_bytes(file, there.etag, schedule))
-        )
+        equal = await self._same(item.local, lambda file: same_bytes(file, there.etag, schedule))
         if not equal and (stored := await self._checksums(there)):
-            equal = await self._in_thread(
-                partial(
-                    self._compare, item.local, lambda file: same_checksum(file, stored, schedule)
-                )
-            )
+            equal = await self._same(item.local, lambda file: same_checksum(file, stored, schedule))
         return decide(item.local, item.remote, self._how, item.known, equal)
+
+    async def _same(self, local: LocalEntry, same: Callable[[LocalFile], bool]) -> bool:
+        """Abandoned when cancelled: reading a large file takes minutes."""
+
+        def compare() -> bool:
+            with self._open(local.name, at_once=False) as file:
+                return file.size == local.size and same(file)
+
+        return await trio.to_thread.run_sync(compare, limiter=self._readers, abandon_on_cancel=True)
 
     async def _checksums(self, there: ListedObject) -> Mapping[str, str]:
         """Where the ETag may be no MD5: of an encrypted object, of parts of another size."""
         if is_md5(there.etag) and (await self._store.capabilities()).md5_etags:
             return {}
         return await self._store.checksums(there.key)
-
-    def _compare(self, local: LocalEntry, same: Callable[[LocalFile], bool]) -> bool:
-        """In a thread."""
-        with self._open(local.name, at_once=False) as file:
-            return file.size == local.size and same(file)
 
     # -- sending
 
