@@ -1,5 +1,6 @@
 """`s3mount feed` as a user calls it, on moto and on Ceph."""
 
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from s3mount.cli.main import main
-from tests.counting_proxy import CountingProxy
+from tests.counting_proxy import CountingProxy, answer, lost_answer, reset, slow_down
 from tests.servers import Bucket, Server
 
 MIB = 1 << 20
@@ -240,6 +241,30 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
     assert summary["resumed_bytes"] == (parts - again) * 5 * MIB
     assert here.body("big") == data
     assert here.uploads() == []
+
+
+def test_requests_that_fail_are_repeated_and_everything_arrives_once(
+    moto_bucket: Bucket, proxy: CountingProxy, tmp_path: Path
+) -> None:
+    here = Feed(moto_bucket, tmp_path, proxy.url)
+    content = {f"d{number % 3}/f{number}": os.urandom(number * 100) for number in range(60)}
+    content["big"] = os.urandom(12 * MIB)
+    for path, data in content.items():
+        (here.source / path).parent.mkdir(exist_ok=True)
+        (here.source / path).write_bytes(data)
+    faults = itertools.cycle([slow_down, reset, lost_answer, answer(500, "InternalError")])
+    numbers = itertools.count()
+    proxy.weather = lambda seen: next(faults) if next(numbers) % 6 == 5 else None
+    out, _ = here.run(str(here.source), here.bucket.name, "--json")
+    summary = json.loads(out)
+    assert (summary["sent"], summary["failed"]) == (61, 0)
+    assert summary["requests"]["Retries"] > 5
+    assert summary["requests"]["SlowDowns"] > 0
+    proxy.weather = None
+    files = [key for key in sorted(here.keys()) if not key.endswith("/")]
+    assert {key: here.body(key) for key in files} == content
+    assert here.uploads() == []
+    assert json.loads(here.run(str(here.source), here.bucket.name, "--json")[0])["sent"] == 0
 
 
 @pytest.mark.parametrize(
