@@ -143,7 +143,7 @@ class Mount:
         state = MountState(self.config, filesystem, self.hurry)
         draining, journal = Draining(state, self.hooks.say, self.hurry), filesystem.state.journal
         operations = Operations(filesystem, self.config.store.bucket, xattrs=self.config.xattrs)
-        control = ControlServer(own_socket(self.config.mountpoint), commands(state), state.pending)
+        control = ControlServer(own_socket(self.config.mountpoint), commands(state), state.recent)
         async with trio.open_nursery() as background:
             await background.start(self._listen_to_signals)
             await background.start(filesystem.run)
