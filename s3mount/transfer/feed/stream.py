@@ -81,7 +81,9 @@ class StreamSender:
         ) -> None:
             """Reads a part, which is when the next one may, and sends it."""
             async with self._memory.holding(length):
-                body = begun + await _read(fd, length - len(begun))
+                body = await _read(fd, length - len(begun))
+                if begun:
+                    body = begun + body
                 task_status.started(len(body))
                 if not body:
                     return
