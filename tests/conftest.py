@@ -10,6 +10,9 @@ import pytest
 from tests.servers import Bucket, CephServer, MotoServer, Server, StrictServer
 from tests.sizes import FULL
 
+# Before the first directory of tests that uses them imports them.
+pytest.register_assert_rewrite("tests.mounting", "tests.cli.tools")
+
 DEFAULT_SECONDS = 240
 
 

@@ -55,7 +55,7 @@ def test_uploads_are_listed_with_their_parts_and_bytes(tools: Tools) -> None:
     assert [each["key"] for each in listed(tools, ":/v")] == ["v", "v/a"]
     table = tools.run("uploads", "list", tools.bucket.name)
     assert "3 uploads, 15 B in parts" in table.stderr
-    assert [line.split()[-2] for line in table.stdout.splitlines()] == ["v", "v-b", "v/a"]
+    assert {line.split()[-2] for line in table.stdout.splitlines()} == {"v", "v-b", "v/a"}
     shown = tools.lines("uploads", "show", f"{tools.bucket.name}:/v-b")
     assert [line.split()[:2] for line in shown[1:]] == [["1", "2"], ["2", "3"]]
     begun = [each["initiated"] for each in found]
