@@ -30,7 +30,7 @@ JOIN_SECONDS = 60.0
 DRAFT_SECONDS = 2.0
 # Of failures, see filesystem/damaged.py: never acknowledged, and acknowledged.
 TORN, DAMAGED = "it was being closed when", "it was closed, and is damaged"
-TIDY_SECONDS = 10.0  # orphaned uploads are aborted behind everything else
+TIDY_SECONDS = 60.0  # orphaned uploads are aborted behind everything else
 REPOSITORY = Path(__file__).parents[2]
 
 
