@@ -253,7 +253,12 @@ class Ledger:
         self.steps = []
         self.ever = {}
         self._remember(found)
-        self.stored = {entry.digest for entry in found.values() if entry.size > CERTAIN}
+        # A leftover is removed, and its bytes written anew, by the program that finds it.
+        self.stored = {
+            entry.digest
+            for path, entry in found.items()
+            if entry.size > CERTAIN and not self.extra(path)
+        }
         self.died, self.safe_until = None, 0.0
         self.note("checked")
 

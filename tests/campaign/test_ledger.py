@@ -154,3 +154,12 @@ def test_what_was_fsynced_or_checked_is_in_the_bucket_of_a_dead_mount(ledger: Le
         found = {path: entry for path, entry in whole.items() if path != gone}
         assert len(ledger.missing(found, all_closed=False)) == wrong
         assert len(ledger.missing(found, all_closed=True)) == wrong_if_all_closed
+
+
+def test_the_leftover_of_a_program_that_was_cut_off_need_not_stay(ledger: Ledger) -> None:
+    again = file_entry(b"r" * 40)
+    ledger.extra = lambda path: path.startswith(".")
+    ledger.accept({".temporary": again})
+    steps(ledger, ({".temporary": None, "again": again}, True, 0.1))
+    assert ledger.missing({}, all_closed=False) == []
+    assert len(ledger.missing({}, all_closed=True)) == 1
