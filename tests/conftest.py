@@ -20,6 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"bounded(seconds): ends the test after so long, not after {DEFAULT_SECONDS} s"
     )
+    config.addinivalue_line(
+        "markers", "long: begins before the others, so that no process is alone with it at the end"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(autouse=True)

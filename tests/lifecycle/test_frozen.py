@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.mounting import Mount, Mounts, names, wait_until
 from tests.servers import Bucket, CephServer
 
@@ -70,6 +72,7 @@ def need_no_network(path: Path, known: int) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.long
 def test_no_operation_outlives_its_deadline_and_the_mount_recovers_by_itself(
     ceph: CephServer, ceph_bucket: Bucket, mounts: Mounts
 ) -> None:

@@ -33,6 +33,7 @@ settings_of_mount = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.long
 @pytest.mark.bounded(600)
 def test_the_file_system_does_what_the_model_does() -> None:
     counts.clear()

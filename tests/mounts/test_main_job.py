@@ -38,7 +38,8 @@ def large_ceph(state_dir: Path) -> Iterator[Server]:
         yield cluster.server
 
 
-@pytest.mark.bounded(60 + 240 * (SIZE // GIB))
+@pytest.mark.long
+@pytest.mark.bounded(240 + 240 * (SIZE // GIB))
 def test_a_large_file_is_written_and_read_with_bounded_memory(
     large_ceph: Server, mounted: Mounted
 ) -> None:
@@ -130,6 +131,7 @@ def listings() -> Iterator[Bucket]:
     server.server_close()
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_entries_are_listed_with_bounded_memory(
     listings: Bucket, mounted: Mounted
 ) -> None:

@@ -5,19 +5,25 @@ After each, every object is looked at from outside, and everything again after a
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mounting import Mounted
 from tests.mounts.matrix import REQUESTS
-from tests.mounts.programs import OPTIONS, PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
+from tests.mounts.programs import LONG, OPTIONS, PROGRAMS, SETS_DIRECTORY_TIMES, Job, Program
 from tests.mounts.trees import assert_in_bucket, assert_same, describe
 from tests.servers import Bucket
 
 
-@pytest.mark.bounded(300)
+def case(program: Program) -> Any:
+    marks = [pytest.mark.long] if program in LONG else []
+    return pytest.param(program, id=program.__name__, marks=marks)
+
+
+@pytest.mark.bounded(600)
 @pytest.mark.matrix
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+@pytest.mark.parametrize("program", map(case, PROGRAMS))
 def test_a_program_works_as_on_a_local_disk(
     program: Program,
     bucket: Bucket,

@@ -60,7 +60,8 @@ def start(moto_bucket: Bucket, mounted: Mounted, proxy: CountingProxy) -> Start:
     and cache directory) and the root was looked at."""
 
     def start() -> Counted:
-        mount = mounted(moto_bucket, url=proxy.url)
+        # However long it takes, what was seen once is known.
+        mount = mounted(moto_bucket, "--metadata-ttl", "600", url=proxy.url)
         (mount.path / "probed").write_bytes(b"x")
         os.listdir(mount.path)
         counted = Counted(mount, proxy)
@@ -133,9 +134,10 @@ def assert_only_listed(proxy: CountingProxy) -> None:
 def test_a_known_directory_is_listed_without_asking_for_its_files(
     moto_bucket: Bucket, mounted: Mounted, proxy: CountingProxy
 ) -> None:
-    fill(moto_bucket, "d/", 1000)
+    count, ttl = 300, 4
+    fill(moto_bucket, "d/", count)
     time.sleep(RACY_SECONDS)
-    mount = mounted(moto_bucket, "--metadata-ttl", "1", url=proxy.url)
+    mount = mounted(moto_bucket, "--metadata-ttl", str(ttl), url=proxy.url)
 
     def listing() -> str:
         return subprocess.run(
@@ -146,8 +148,8 @@ def test_a_known_directory_is_listed_without_asking_for_its_files(
         ).stdout
 
     first = listing()
-    assert first.count("-rw-r----- 1 1000 1001 100 7.500000000 file") == 1000
-    time.sleep(1)  # names are not believed any longer, attributes of known versions are
+    assert first.count("-rw-r----- 1 1000 1001 100 7.500000000 file") == count
+    time.sleep(ttl)  # names are not believed any longer, attributes of known versions are
     proxy.reset()
     assert listing() == first
     assert_only_listed(proxy)

@@ -83,8 +83,9 @@ class Bucket:
         pages = self.client.get_paginator("list_object_versions").paginate(Bucket=self.name)
         # All first: moto's second page begins after a key that must still be there.
         for page in list(pages):
-            for found in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
-                self.client.delete_object(
-                    Bucket=self.name, Key=found["Key"], VersionId=found["VersionId"]
-                )
+            versions = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            found = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
+            if found:
+                answer = self.client.delete_objects(Bucket=self.name, Delete={"Objects": found})
+                assert not answer.get("Errors"), answer["Errors"]
         self.client.delete_bucket(Bucket=self.name)

@@ -3,10 +3,23 @@
 from tests.mounts.programs import copying, naming, tools, writing
 from tests.mounts.programs.job import PROGRAMS, Job, Program
 
-__all__ = ["OPTIONS", "PROGRAMS", "SETS_DIRECTORY_TIMES", "Job", "Program", "tools", "writing"]
+__all__ = [
+    "LONG",
+    "OPTIONS",
+    "PROGRAMS",
+    "SETS_DIRECTORY_TIMES",
+    "Job",
+    "Program",
+    "tools",
+    "writing",
+]
 
 # Those that set the times of all directories at their end.
 SETS_DIRECTORY_TIMES = {copying.copy_tree, copying.rsync_twice, copying.tar_in_and_out}
 
-# moto answers 350 HEADs a second: with the default of 3 s what it said first would be asked again.
-OPTIONS = {naming.many_entries: ("--metadata-ttl", "60")}
+# Those that take so long that what was seen first would be asked again.
+_PATIENT = ("--metadata-ttl", "600")
+OPTIONS = {naming.many_entries: _PATIENT, writing.log_loop: _PATIENT}
+
+# Those that take longest.
+LONG = {naming.many_entries, writing.log_loop, writing.header_rewritten}
