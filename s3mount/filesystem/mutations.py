@@ -133,7 +133,9 @@ class Mutations(TreeMoves):
         own = version is not None and self.state.is_own(
             intent.source or intent.key, version.etag, version.last_modified
         )
-        if own or intent.attributes is not None:
+        # A recovered one that others follow is known by what it was to write before the crash.
+        followed = intent.recovered and self.last(inode) is not intent
+        if (own or intent.attributes is not None) and not followed:
             intent.attributes = inode.attributes
         if version is not None:
             intent.source_etag = version.etag

@@ -180,3 +180,19 @@ async def test_a_file_whose_attributes_changed_is_read_whole(
             assert await client.read("new") == b"content"
             await trio.sleep(1.0)
     assert contents(store) == {"new": b"content"}
+
+
+async def test_attributes_that_were_stored_before_the_crash_and_changed_again_meanwhile(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """The first copy gave the object another ETag, and nobody heard its answer: it is known by
+    the attributes that it was to write, not by those that came after them."""
+    first, second = replace(FILE, uid=7), replace(FILE, uid=7, mode=0o100600)
+    metadata = headers_of("f", first).metadata
+    size = len(store.put_foreign("f", b"of parts", metadata).data)
+    for attributes in (first, second):
+        dead.intent(
+            Kind.ATTRIBUTES, "f", source_etag="of-parts-2", size=size, attributes=attributes
+        )
+    assert await failures(store, config, died_now(dead)) == []
+    assert attributes_of(store.objects["f"]) == second
