@@ -531,6 +531,15 @@ async def test_a_bucket_that_s3_apu_filled_is_left_as_it_is(here: Rig) -> None:
     assert "home/empty" not in here.memory.objects
 
 
+async def test_a_legacy_marker_stays_as_long_as_its_directory(here: Rig) -> None:
+    here.make("d/f", "file_$folder$")
+    for key in ("d_$folder$", "gone_$folder$", "file_$folder$"):
+        here.memory.put_foreign(key, b"")
+    await here.feed(delete=True)
+    assert keys(here) == ["d/", "d/f", "d_$folder$", "file_$folder$"]
+    assert here.memory.objects["file_$folder$"].data == b"file_$folder$"
+
+
 async def test_a_bucket_without_metadata_is_not_sent_again(here: Rig) -> None:
     """As `aws s3 sync` has it: the same size, and not changed since."""
     here.make("a", mtime=1_000_000)
