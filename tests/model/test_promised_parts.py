@@ -120,7 +120,7 @@ async def test_a_commit_of_newer_bytes_first_has_them_recorded(
         watched.client = client
         handle = await closed_file(client, watched)
         await client.fs.write(handle, PART, b"n" * PART)
-        await trio.sleep(5)
+        await trio.sleep(10)  # a change that goes on holds it up for 5 s
         assert ("f", 2) in watched.sent
         wanted = OLD[:PART] + b"n" * PART + OLD[2 * PART :]
         assert contents(store) == {"f": wanted}
@@ -142,7 +142,7 @@ async def test_what_is_written_while_a_commit_is_planned_is_recorded_before_it_i
             return await MemoryStore.capabilities(store)
 
         with patch.object(store, "capabilities", capabilities):
-            await trio.sleep(5)
+            await trio.sleep(10)  # a change that goes on holds it up for 5 s
         assert not new
         await finish(client, store, handle, OLD[:PART] + b"n" * PART + OLD[2 * PART :])
         assert ("f", 2) in watched.sent
