@@ -44,7 +44,7 @@ class FileCommits(Ledger):
             # A PUT that runs may have started before the last change: then another one follows.
             file.half_written.awaited += 1
             try:
-                await self.wait([self.put(file)])
+                await self.wait([await self._recorded(file) or self.put(file)])
             finally:
                 file.half_written.awaited -= 1
             if file.sent >= wanted:
@@ -67,14 +67,22 @@ class FileCommits(Ledger):
         """
         if file.taken and file.dirty:
             await file.give_way()
+        await self._recorded(file)
+        await self.state.books.sync()
+
+    async def _recorded(self, file: OpenFile) -> Intent | None:
+        """The PUT of the file as it is now, or none where nothing is to be sent. With write-back
+        the bytes are on the disk before the record, which takes the place of that of a close."""
+        if not self.state.writes_back:
+            return None
         async with file.records.lock:
             if file.dirty and not file.inode.detached:
                 sealed = file.records.seal()
                 if sealed.spooled is not None:
                     await sealed.spooled.sync()
                 if file.sent < sealed.changes and not file.inode.detached:
-                    self.put(file, sealed)
-        await self.state.books.sync()
+                    return self.put(file, sealed)
+        return None
 
     # -- files ---------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import trio
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.build import open_filesystem
+from s3mount.filesystem.records import FileRecords, Sealed
 from s3mount.store.base import PutResult
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback import sqlite_journal
@@ -103,6 +104,35 @@ async def test_bytes_are_synced_before_their_record_is_committed_and_that_before
         # Before any part goes up the journal knows of the upload.
         assert order.index("request", "f") > order.index("write", LOG)
     assert contents(store) == {"f": data}
+
+
+@pytest.mark.usefixtures("slow_group")
+async def test_the_record_of_an_fsync_replaces_that_of_a_close_only_when_its_bytes_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore
+) -> None:
+    """Else a power cut in the middle of an fsync takes what close had acknowledged."""
+    config = with_writeback(tiny_config(tmp_path), durability="journal")
+    write = FileRecords.write
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+
+        def noted(records: FileRecords, sealed: Sealed) -> None:
+            order.note("record")
+            write(records, sealed)
+
+        monkeypatch.setattr(FileRecords, "write", noted)
+        async with durable(tmp_path, config, store) as client:
+            handle = await client.create("f")
+            await client.fs.write(handle, 0, LARGE[::-1])
+            await client.fs.flush(handle)
+            order.note("closed")
+            await client.fs.write(handle, 0, LARGE)
+            assert order.unsynced(order.index("closed"), "chunk-") == set()
+            assert order.unsynced(len(order.events), "chunk-")
+            await client.fs.fsync(handle, False)
+            assert order.unsynced(order.last("record", before=len(order.events)), "chunk-") == set()
+            await client.release(handle)
+    assert contents(store) == {"f": LARGE}
 
 
 @pytest.mark.parametrize("durability", ["close", "journal"])
