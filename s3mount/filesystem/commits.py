@@ -44,7 +44,9 @@ class FileCommits(Ledger):
             # A PUT that runs may have started before the last change: then another one follows.
             file.half_written.awaited += 1
             try:
-                await self.wait([await self._recorded(file) or self.put(file)])
+                intent = await self._recorded(file)
+                if intent is not None:
+                    await self.wait([intent])
             finally:
                 file.half_written.awaited -= 1
             if file.sent >= wanted:
@@ -74,7 +76,7 @@ class FileCommits(Ledger):
         """The PUT of the file as it is now, or none where nothing is to be sent. With write-back
         the bytes are on the disk before the record, which takes the place of that of a close."""
         if not self.state.writes_back:
-            return None
+            return self.put(file)
         async with file.records.lock:
             if file.dirty and not file.inode.detached:
                 sealed = file.records.seal()
@@ -82,6 +84,9 @@ class FileCommits(Ledger):
                     await sealed.spooled.sync()
                 if file.sent < sealed.changes and not file.inode.detached:
                     return self.put(file, sealed)
+                if sealed.spooled is not None:
+                    # Sent meanwhile, by a PUT that had begun before.
+                    sealed.spooled.unwanted(sealed.record.spool)
         return None
 
     # -- files ---------------------------------------------------------------------------------

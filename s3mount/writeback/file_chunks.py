@@ -203,6 +203,13 @@ class FileChunks:
         """`record`, of all chunks, is about to be written."""
         self.seals.made(record, [chunk for chunk in self.by_index.values() if chunk.data is None])
 
+    def unwanted(self, record: SpoolRecord) -> None:
+        """See Seals.unwanted."""
+        named = self.seals.unwanted(record)
+        for chunk in self.by_index.values():
+            if chunk.sealed and chunk.name not in named:
+                self._pool.unseal(chunk)
+
     def forgotten(self) -> bool:
         """No record names anything; whether this gave chunks back."""
         for chunk in self.by_index.values():

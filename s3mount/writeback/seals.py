@@ -67,7 +67,7 @@ class Seals:
     """The chunk files of one file that its records name, of which the journal has one or will
     have the next: none of them is changed or recycled until no record names it.
 
-    `made`, then `recorded` or nothing (it could not be written), at the end `forgotten`.
+    `made`, then `recorded`, `unwanted` or nothing (it could not be written); at last `forgotten`.
     """
 
     def __init__(self, pool: ChunkPool) -> None:
@@ -155,6 +155,16 @@ class Seals:
             return
         named = frozenset[str]().union(*(names for _, names in self._records))
         self._give_back([chunk for chunk in self.held if chunk.name not in named])
+
+    def unwanted(self, record: SpoolRecord) -> frozenset[str]:
+        """It was not written and will not be. Returns what the others name."""
+        settled = self._settled is record
+        self._records = [known for known in self._records if known[0] is not record]
+        if settled:
+            self._settled = self.last
+        named = frozenset[str]().union(*(names for _, names in self._records))
+        self._give_back([chunk for chunk in self.held if chunk.name not in named])
+        return named
 
     def forgotten(self) -> bool:
         """Whether this gave chunks back. The caller unseals those still in the file."""

@@ -251,6 +251,11 @@ class SpooledFile:
         self._perhaps_ended()
         self.spool.wake()  # also those that wait to `drop` something
 
+    def unwanted(self, record: SpoolRecord) -> None:
+        """A record of `seal` that will not be written after all."""
+        self._chunks.unwanted(record)
+        self.spool.wake()
+
     def forgotten(self) -> None:
         """The journal names nothing of this file any more, as `recorded` has it."""
         gave_back = self._chunks.forgotten()

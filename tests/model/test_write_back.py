@@ -118,6 +118,32 @@ async def test_fsync_does_not_wait_until_another_program_has_written(
     await client.release(other)
 
 
+async def test_an_fsync_of_a_file_that_is_removed_meanwhile_leaves_nothing_in_the_spool(
+    client: Client,
+    store: MemoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    real = SpooledFile.sync
+
+    async def slow(file: SpooledFile) -> None:
+        await real(file)
+        await trio.sleep(5)
+
+    monkeypatch.setattr(SpooledFile, "sync", slow)
+    handle = await client.create("f")
+    await client.fs.write(handle, 0, LARGE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.fs.fsync, handle, False)
+        await trio.sleep(1)
+        await client.unlink("f")
+    await client.release(handle)
+    assert not await client.fs.drain(MINUTE)
+    await trio.sleep(1)
+    assert contents(store) == {}
+    assert client.fs.state.spool.pool.live == 0
+
+
 async def test_a_file_made_and_removed_within_the_delay_costs_nothing(
     client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
