@@ -62,9 +62,12 @@ class IntentGraph:
     # -- what is due ---------------------------------------------------------------------------
 
     def resume(self, intent: Intent, *, delay: float = 0.0) -> None:
-        """Ends a deferral."""
+        """Ends a deferral; whoever waits for it brings no attempt before `delay` has passed: one
+        that is put off again at once, and hurried again, would keep the loop busy with nothing."""
         if intent.deferred:
             intent.not_before = trio.current_time() + delay
+            if delay:
+                intent.hurry_from = intent.not_before
             self._schedule(intent)
 
     def hurry(self, intent: Intent, *, by_hand: bool = False) -> None:

@@ -1,5 +1,7 @@
 """The queue of intents: what it costs, and what becomes of those who wait in line."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -7,7 +9,7 @@ import trio.testing
 from s3mount.store.base import PutResult
 from s3mount.writeback import intent_graph
 from s3mount.writeback.bookkeeping import Bookkeeper
-from s3mount.writeback.intents import Intent, Kind, State
+from s3mount.writeback.intents import Intent, Kind, NotYetError, State
 from s3mount.writeback.journal import MemoryJournal
 from s3mount.writeback.queue import CONCURRENT_INTENTS, IntentQueue
 
@@ -66,6 +68,32 @@ async def test_thousands_in_line_cost_each_other_nothing(
         nursery.cancel_scope.cancel()
     assert sorted(carrier.begun) == [f"{n:04}/" for n in range(1000)]
     assert looks <= 3 * 1000
+
+
+async def test_what_is_put_off_again_and_again_is_not_tried_sooner_for_being_hurried(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    tried: list[float] = []
+
+    async def not_yet(intent: Intent) -> PutResult | None:
+        tried.append(trio.current_time())
+        if len(tried) < 20:  # without pauses it would be so many in no time
+            raise NotYetError
+        return PutResult("etag")
+
+    queue = IntentQueue(not_yet, Carrier().delete, Bookkeeper(MemoryJournal(), durable_spool=False))
+    intent = Intent(kind=Kind.MKDIR, key="a/")
+    intent.on_put_off = lambda put_off: queue.resume(put_off, delay=0.25)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(queue.run)
+        queue.add(intent)
+        while not intent.finished.is_set():
+            queue.hurry(intent)
+            with trio.move_on_after(1.0):
+                await intent.changed.wait()
+        nursery.cancel_scope.cancel()
+    pauses = [later - sooner for sooner, later in pairwise(tried)]
+    assert pauses == pytest.approx([0.25] * 19)
 
 
 async def test_a_rename_that_became_a_delete_while_it_stood_in_line_is_carried_out(
