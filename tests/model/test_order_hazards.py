@@ -476,8 +476,10 @@ async def test_a_renamed_file_follows_its_directory_through_two_renames(
 async def test_a_failed_write_leaves_the_size_as_it_was(
     store: MemoryStore, config: MountConfig, autojump_clock: MockClock
 ) -> None:
-    """An unlinked file fills the spool, and can be sent nowhere."""
-    async with mounted(store, with_writeback(config, spool_limit=32 * 1024)) as client:
+    """An unlinked file fills the spool and can be sent nowhere, and nothing may be published
+    before it is closed."""
+    full = with_writeback(config, spool_limit=32 * 1024, refuse_early_publish=True)
+    async with mounted(store, full) as client:
         hog = await client.create("hog", os.O_RDWR)
         await client.unlink("hog")
         for offset in range(0, 28 * 1024, 4096):
