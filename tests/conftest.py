@@ -17,6 +17,9 @@ DEFAULT_SECONDS = 240
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whatever started the tests in the background may have had SIGINT ignored; the programs that
+    # the tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", f"bounded(seconds): ends the test after so long, not after {DEFAULT_SECONDS} s"
     )

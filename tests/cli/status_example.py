@@ -63,6 +63,7 @@ def example(**fields: Any) -> dict[str, Any]:
         "mountpoint": "/home/me/photos",
         "read_only": False,
         "durability": "close",
+        "cache_dir": "/var/cache/s3mount/b-0123/mounts/4567",
         "uptime": 7500.0,
         "pending": pending,
         "queue": {"put": 2, "mkdir": 0, "copy": 0, "attributes": 0, "delete": 1, "rename-tree": 0},
