@@ -8,6 +8,7 @@ import errno
 from collections import Counter
 from collections.abc import Iterator
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
@@ -318,6 +319,15 @@ class Run:
             store.delete_foreign(one)
 
 
+@pytest.fixture(scope="module")
+def every_kind_of_step_ran_often() -> Iterator[None]:
+    """Asked after the test, not by another one: that may run in another process."""
+    yield
+    assert min(ran.values()) >= 100, dict(ran)
+    assert len(ran) == 14
+
+
+@pytest.mark.usefixtures("every_kind_of_step_ran_often")
 @settings(
     max_examples=examples(150),
     deadline=None,
@@ -360,9 +370,3 @@ async def test_the_namespace_shows_the_bucket_and_what_was_done_here(
                 found = "directory" if inode.is_directory else f"file {inode.size}"
                 assert (path, found) in expected
         nursery.cancel_scope.cancel()
-
-
-def test_every_kind_of_step_ran_often() -> None:
-    print(dict(ran))
-    assert min(ran.values()) >= 100
-    assert len(ran) == 14
