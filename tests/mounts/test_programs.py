@@ -23,7 +23,7 @@ def case(program: Program) -> Any:
 
 @pytest.mark.bounded(600)
 @pytest.mark.matrix
-@pytest.mark.parametrize("program", map(case, PROGRAMS))
+@pytest.mark.parametrize("program", [case(program) for program in PROGRAMS])
 def test_a_program_works_as_on_a_local_disk(
     program: Program,
     bucket: Bucket,
