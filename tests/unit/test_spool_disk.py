@@ -184,6 +184,8 @@ async def test_with_write_back_files_are_made_ahead_again_and_again(
 ) -> None:
     async with rig(tmp_path, durability="journal", spool_limit=64 * PART) as here:
         for _ in range(6):
+            while disk.directories < 1 + len(here.spool.files) // 3:  # a thread makes them
+                await trio.testing.wait_all_tasks_blocked(0.001)
             await trio.testing.wait_all_tasks_blocked(0.01)
             before = disk.directories
             file = here.spool.create_file()
