@@ -17,9 +17,10 @@ import trio
 from s3mount.store import base, errors, integrity, results
 from s3mount.store.answers import version_id
 from s3mount.store.base import WriteHeaders
+from s3mount.store.call import Lane
 from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
-from s3mount.store.listing import parse_parts
+from s3mount.store.listing import parse_parts, parse_uploads
 from s3mount.store.multipart import abort_request, complete_request
 from s3mount.store.request import Answer, Request
 from s3mount.store.retry import backoff
@@ -58,6 +59,7 @@ class Questions:
         self.md5_etags: bool | None = None
         self.multipart_etags: bool | None = None
         self._uploads: set[str] = set()
+        self._may_have_more = False  # an upload whose creation had no answer: its id is not known
 
     async def write(self) -> None:
         """An object to ask about."""
@@ -67,10 +69,23 @@ class Questions:
 
     async def clean_up(self) -> None:
         """Best effort: what remains is one small object with a telling name."""
+        if self._may_have_more:
+            await self._quietly("list uploads", self._find_uploads)
         for upload_id in tuple(self._uploads):
             await self._quietly("abort", functools.partial(self._abort, upload_id))
         if self._written:
             await self._quietly("delete", self._delete)
+
+    async def _find_uploads(self) -> None:
+        """Those of this key, which nobody else has."""
+        query = (("uploads", ""), ("prefix", self._key))
+        request = Request(
+            "ListMultipartUploads", "GET", None, query, self._headers.list(), about=self._key
+        )
+        found, _ = await self._sender.read(
+            request, lambda answer: parse_uploads(answer.body, self._key), lane=Lane.METADATA
+        )
+        self._uploads.update(one.upload_id for one in found)
 
     async def _quietly(self, what: str, step: Callable[[], Awaitable[None]]) -> None:
         for attempt in itertools.count():
@@ -156,7 +171,11 @@ class Questions:
         if announce_crc32c:
             headers["x-amz-checksum-algorithm"] = "CRC32C"
         request = Request("CreateMultipartUpload", "POST", self._key, (("uploads", ""),), headers)
-        result = await self._ask(request, functools.partial(results.upload_id, self._key))
+        try:
+            result = await self._ask(request, functools.partial(results.upload_id, self._key))
+        except StoreError:
+            self._may_have_more = True
+            raise
         if isinstance(result, StoreError):
             return None
         self._uploads.add(result)

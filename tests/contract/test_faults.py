@@ -442,3 +442,12 @@ async def test_probing_leaves_nothing_behind_in_bad_weather(
     await again.capabilities()
     assert moto_bucket.keys() == []
     await again.aclose()
+
+
+async def test_probing_finds_the_uploads_whose_ids_it_never_learnt(
+    store: ObjectStore, proxy: CountingProxy, moto_bucket: Bucket
+) -> None:
+    proxy.inject("CreateMultipartUpload", lost_answer, times=2)
+    await store.capabilities()
+    assert await store.list_uploads("") == []
+    assert moto_bucket.keys() == []
