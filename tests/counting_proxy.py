@@ -292,9 +292,10 @@ class CountingProxy:
             lines.append(f"Content-Length: {length}")
         body = b"" if seen.method == "HEAD" else reply.body
         sent = body if reply.sent is None else body[: reply.sent]
-        client.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + sent)
         with self._lock:
+            # Before they go: once the client has them a test may already have called `reset`.
             self.bytes_in += len(sent)
+        client.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + sent)
         return reply.sent is None and reply.header("connection").lower() != "close"
 
 
