@@ -34,7 +34,7 @@ MAX_TARGET = 4095  # bytes of a symlink's target
 NANOSECONDS = 1_000_000_000
 
 _DIRECTORY_TYPES = frozenset({DIRECTORY_TYPE, "httpd/unix-directory"})
-_OWN_NAMES = frozenset({"mode", "uid", "gid", "mtime", "ctime", "atime", "rdev", "xattr"})
+OWN_NAMES = frozenset({"mode", "uid", "gid", "mtime", "ctime", "atime", "rdev", "xattr"})
 _MAX_ID = 2**32 - 2  # (uid_t) -1 means "no such owner"
 _MAX_SECONDS = (2**63 - 1) // NANOSECONDS - 1  # times are signed 64-bit nanoseconds
 _TIME = re.compile(r"(-?[0-9]{1,11})(?:\.([0-9]{1,9})[0-9]*)?", re.ASCII)
@@ -140,7 +140,7 @@ def encode(attributes: Attributes, kept: Mapping[str, str] | None = None) -> dic
     Raises FilesystemError ENOSPC where names and values together exceed 2048 bytes.
     """
     kept = {} if kept is None else kept
-    result = {name: value for name, value in kept.items() if name.lower() not in _OWN_NAMES}
+    result = {name: value for name, value in kept.items() if name.lower() not in OWN_NAMES}
     result["mode"] = str(attributes.mode)
     result["uid"] = str(attributes.uid)
     result["gid"] = str(attributes.gid)

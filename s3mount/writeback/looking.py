@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from s3mount.core.metadata import OWN_NAMES
 from s3mount.store.base import (
     Condition,
     ObjectInfo,
@@ -97,13 +98,17 @@ def is_ours(
     MD5s, that of a copy's source; none where it is not known. An ETag alone proves nothing: the
     empty lock files of two hosts have the same one. So all of the metadata must be there as well:
     of what this mount writes, mtime and ctime have nanoseconds and are given once. They
-    suffice where ETags are no MD5s (encryption), or a copy's parts were cut otherwise. Where
-    `headers` carry no attributes of ours the ETag must be one of `etags`.
+    suffice where ETags are no MD5s (encryption), or a copy's parts were cut otherwise. What we did
+    not write must not be there either: that of an extended attribute that was set and removed
+    within a tick of the clock. Where `headers` carry no attributes of ours the ETag must be one of
+    `etags`.
     """
     if found.size != size:
         return False
     there = {name.lower(): value for name, value in found.metadata.items()}
     sent = {name.lower(): value for name, value in headers.metadata.items()}
     if any(there.get(name) != value for name, value in sent.items()):
+        return False
+    if (there.keys() & OWN_NAMES) - sent.keys():
         return False
     return found.etag in etags or sent.keys() >= _TELLING

@@ -421,6 +421,15 @@ class TestAttributes:
         assert await recover(store, config, dead) == []
         assert store.counts().get("CopyObject", 0) == 0
 
+    async def test_an_extended_attribute_removed_within_the_tick_in_which_it_was_set(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        """All that the removal writes is there already, and more."""
+        stored = encode(replace(self.WANTED, xattrs={"user.x": b"1"}))
+        self.record(dead, store.put_foreign("f", b"bytes", stored).etag)
+        assert await recover(store, config, dead) == []
+        assert attributes_of(store.objects["f"]) == self.WANTED
+
     async def test_of_a_version_that_others_have_replaced(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
     ) -> None:

@@ -57,6 +57,13 @@ async def test_the_same_bytes_with_other_attributes_are_not_ours(changed: str) -
     assert await find_ours(store, "k", 0, HEADERS, [integrity.md5(b"")]) is None
 
 
+async def test_an_attribute_that_was_not_sent_is_not_ours() -> None:
+    """An extended attribute set and removed within a tick of the clock: the same times."""
+    more = replace(ATTRIBUTES, xattrs={"user.x": b"1"})
+    store = await stored(DATA, encode(more, {"colour": "red"}))
+    assert await find_ours(store, "k", len(DATA), HEADERS, [MD5]) is None
+
+
 async def test_where_etags_tell_an_earlier_version_of_the_same_time_is_not_taken_for_it() -> None:
     """While an upload is under way mtime stands still."""
     assert await find_ours(await stored(DATA), "k", len(DATA), HEADERS, ["other"]) is None
