@@ -22,8 +22,9 @@ from s3mount.core.location import Location
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.filesystem.directories import check_directories, locked_now
 from s3mount.filesystem.stat import Pending
-from s3mount.store.base import WriteHeaders
+from s3mount.store.base import ObjectStore, WriteHeaders
 from s3mount.store.open import open_store
+from s3mount.transfer.feed.books import tidy_dead
 from s3mount.transfer.file_sender import FileSender, SentFile
 from s3mount.transfer.finishing import Finished, finish, missing_bytes, with_its_part_size
 from s3mount.transfer.local_file import LocalFile
@@ -41,9 +42,8 @@ def resume_journals(
 
     async def work() -> None:
         where, limit = service.locate(location), values.seconds(timeout)
-        async with service.open(where):
-            pass  # the bucket is there, and may be used
-        await resuming.run(where, limit)
+        async with service.open(where) as store:  # the bucket is there, and may be used
+            await resuming.run(where, store, limit)
 
     run(
         work,
@@ -61,7 +61,7 @@ class _Resuming:
         self.quiet = quiet
         self.unfinished = False
 
-    async def run(self, where: Location, limit: float) -> None:
+    async def run(self, where: Location, store: ObjectStore, limit: float) -> None:
         journals = [
             journal
             for journal in await journals_here(self.service, where.bucket)
@@ -72,15 +72,21 @@ class _Resuming:
             self._say("no mount of it on this machine has left anything unfinished")
         for journal in journals:
             if "source" in journal.owner:
-                self._feed(journal)
+                await self._feed(journal, store)
             else:
                 await self._one(journal, limit)
 
-    def _feed(self, journal: KnownJournal) -> None:
-        """What it has yet to send depends on its options."""
+    async def _feed(self, journal: KnownJournal, store: ObjectStore) -> None:
+        """What it has yet to send depends on its options; uploads whose ids it never learnt are
+        nobody's."""
         if journal.alive:
             self._say(f"{journal} is at work")
-        elif journal.problem or journal.contents:
+            return
+        uploads = journal.contents.uploads.values()
+        if not journal.problem and any(one.upload_id is None for one in uploads):
+            for text in await tidy_dead(journal.directory, journal.owner, store):
+                complain(text)
+        if journal.problem or any(one.upload_id is not None for one in uploads):
             self._left(f"{journal} was interrupted: the same s3mount feed goes on with it")
 
     async def _one(self, journal: KnownJournal, limit: float) -> None:

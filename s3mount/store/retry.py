@@ -34,18 +34,33 @@ _EXPECTED = (
 
 
 _lost: ContextVar[list[StoreError] | None] = ContextVar("_lost", default=None)
+_unclear: ContextVar[list[StoreError] | None] = ContextVar("_unclear", default=None)
 
 
 @contextmanager
 def lost_attempts() -> Iterator[list[StoreError]]:
     """Attempts without an answer of the mutating requests made inside. Even if a later attempt
     succeeds, the service may come to carry these out, after whatever is done next."""
+    with _collecting(_lost) as found:
+        yield found
+
+
+@contextmanager
+def unclear_attempts() -> Iterator[list[StoreError]]:
+    """Attempts of the mutating requests made inside that the service may have carried out, or may
+    yet, whatever became of the attempts after them; answered with an error or not at all."""
+    with _collecting(_unclear) as found:
+        yield found
+
+
+@contextmanager
+def _collecting(attempts: ContextVar[list[StoreError] | None]) -> Iterator[list[StoreError]]:
     found: list[StoreError] = []
-    token = _lost.set(found)
+    token = attempts.set(found)
     try:
         yield found
     finally:
-        _lost.reset(token)
+        attempts.reset(token)
 
 
 def _may_still_come(error: StoreError) -> bool:
@@ -85,9 +100,7 @@ class Retrier:
             try:
                 return await self._attempts.attempt(call, budget)
             except StoreError as error:
-                lost = _lost.get()
-                if lost is not None and call.mutates and _may_still_come(error):
-                    lost.append(error)
+                _collect(call, error)
                 ambiguous = ambiguous or error.ambiguous
                 error.ambiguous = ambiguous
                 if not error.transient or attempt >= self._retries:
@@ -102,6 +115,16 @@ class Retrier:
             await trio.sleep(delay)
             budget.spend(delay)
         raise AssertionError  # unreachable: count() never ends
+
+
+def _collect(call: Call[T], error: StoreError) -> None:
+    lost, unclear = _lost.get(), _unclear.get()
+    if not call.mutates:
+        return
+    if lost is not None and _may_still_come(error):
+        lost.append(error)
+    if unclear is not None and error.ambiguous:
+        unclear.append(error)
 
 
 def _too_late(call: Call[T], error: StoreError, ambiguous: bool) -> StoreError:

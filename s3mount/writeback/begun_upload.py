@@ -5,6 +5,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -15,6 +16,7 @@ from s3mount.store.base import (
     WriteHeaders,
 )
 from s3mount.store.errors import StoreError
+from s3mount.store.retry import unclear_attempts
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import PartRecord, UploadRecord
 from s3mount.writeback.part_table import SentPart
@@ -37,7 +39,8 @@ class BegunUpload:
     """`key`, `headers`: those of the upload, set before its creation is answered; None without.
 
     An upload whose creation has no answer may be there all the same: its record stays, and goes to
-    `left` as soon as another upload is begun in its place, or nobody wants one any more (`leave`).
+    `left` as soon as another upload is begun in its place, or nobody wants one any more (`leave`);
+    at once, if it was an attempt before the one that was answered.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class BegunUpload:
         try:
             record = await self._recorded(key, headers, file)
             # Not to be given up half way: without its id it could not be aborted.
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True), unclear_attempts() as unclear:
                 upload_id = self.upload_id = await self._store.create_upload(key, headers)
         except BaseException as error:
             self.key = self.headers = None
@@ -77,11 +80,22 @@ class BegunUpload:
             elif not isinstance(error, StoreError) or error.ambiguous:
                 self._unanswered = True
             raise
-        try:
-            self._journal.learn_upload(record.id, upload_id)
-        except FilesystemError:
-            log.exception("upload %s of %r is not in the journal", upload_id, key)
+        self._learnt(record, upload_id, others=bool(unclear))
         return upload_id
+
+    def _learnt(self, record: UploadRecord, upload_id: str, *, others: bool) -> None:
+        """`others`: attempts before the one that was answered may have begun uploads, too. They
+        stay recorded as one whose id is not known."""
+        other = replace(record, id=next(_new_id), file=None, parts={}) if others else None
+        try:
+            with self._journal.transaction():
+                if other is not None:
+                    self._journal.begin_upload(other)
+                self._journal.learn_upload(record.id, upload_id)
+        except FilesystemError:
+            log.exception("upload %s of %r is not in the journal", upload_id, record.key)
+        if other is not None:
+            self._left(other)
 
     async def _recorded(self, key: str, headers: WriteHeaders, file: int | None) -> UploadRecord:
         known = self._record

@@ -3,11 +3,12 @@
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -33,16 +34,19 @@ class Books:
     older: list[UploadRecord] = field(default_factory=list)  # of the same keys
     unknown: list[UploadRecord] = field(default_factory=list)
 
-    async def tidy(self, store: ObjectStore) -> None:
-        """Ends uploads whose id was never learnt, once they are old enough; until cancelled."""
-        left = LeftUploads(
-            store,
-            self.journal,
-            lambda: [one.upload_id for one in self.earlier.values() if one.upload_id],
-        )
+    async def tidy(self, store: ObjectStore) -> list[str]:
+        """Looks once for uploads whose id was never learnt, and aborts those that are old enough
+        (recovery.LeftUploads); texts of those that stay recorded."""
+        # Those that this feed will begin are of another time than any that is looked for now.
+        known = {one.upload_id for one in (*self.earlier.values(), *self.older) if one.upload_id}
+        left = LeftUploads(store, self.journal, lambda: known)
         for record in self.unknown:
             left.add(record)
-        await left.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(left.run)
+            await left.tried()
+            nursery.cancel_scope.cancel()
+        return left.report
 
     async def discard_rest(self, sender: FileSender) -> None:
         """Of what the source does not have any more, or that is in the bucket by now."""
@@ -79,6 +83,20 @@ async def open_books(shared: Path, bucket: str, place: str, source: str) -> Asyn
         finally:
             with trio.CancelScope(shield=True):
                 await journal.aclose()
+
+
+async def tidy_dead(directory: Path, owner: Mapping[str, Any], store: ObjectStore) -> list[str]:
+    """Books.tidy for a feed that is not at work: `directory` is that of its journal, `owner` what
+    that says. Raises ConfigurationError where it is at work by now."""
+    shared = directory.parent.parent
+    async with (
+        open_books(shared, owner["bucket"], owner["prefix"], owner["source"]) as books,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(books.journal.run)
+        left = await books.tidy(store)
+        nursery.cancel_scope.cancel()
+    return left
 
 
 def _opened(journal: Journal) -> Books:

@@ -29,6 +29,9 @@ from s3mount.transfer.versions import Versions
 from s3mount.writeback.copier import Copier
 from s3mount.writeback.journal import MemoryJournal
 
+# Seconds that are waited at the end for what is aborted of earlier feeds meanwhile.
+TIDY_TIME = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -150,8 +153,16 @@ async def open_session(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(books.journal.run)
-            nursery.start_soon(books.tidy, store)
+            tidied = trio.Event()
+
+            async def tidy() -> None:
+                await books.tidy(store)
+                tidied.set()
+
+            nursery.start_soon(tidy)
             yield Session(store, books, config, remote, defaults, report)
+            with trio.move_on_after(TIDY_TIME):
+                await tidied.wait()
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
