@@ -124,31 +124,32 @@ def parts_sent(proxy: CountingProxy) -> Counter[str]:
 
 
 def test_a_resume_killed_at_60_percent_and_started_again_sends_only_what_was_in_flight_twice(
-    moto_bucket: Bucket, tmp_path: Path
+    bucket: Bucket, tmp_path: Path
 ) -> None:
     count, at_once = 12, 2
     file = tmp_path / "file"
     file.write_bytes(os.urandom(count * PART))
-    begin(moto_bucket, "k", file.read_bytes()[:PART])
-    words = ["uploads", "resume", f"{moto_bucket.name}:/k", str(file)]
-    with CountingProxy(moto_bucket.server.url) as proxy:
+    begin(bucket, "k", file.read_bytes()[:PART])
+    words = ["uploads", "resume", f"{bucket.name}:/k", str(file)]
+    with CountingProxy(bucket.server.url) as proxy:
         options = ["--endpoint-url", proxy.url, "--transfers", str(at_once)]
         process = subprocess.Popen(
             [sys.executable, "-m", "s3mount", *words, *options],
-            env=environment(moto_bucket, tmp_path),
+            env=environment(bucket, tmp_path),
             stderr=subprocess.DEVNULL,
         )
         wait_until(lambda: len(parts_sent(proxy)) >= count * 6 // 10, 60)
         process.send_signal(signal.SIGKILL)
         process.wait()
         before = parts_sent(proxy)
-        Tools(moto_bucket, tmp_path).run(*words, *options)
+        Tools(bucket, tmp_path).run(*words, *options)
         sent = parts_sent(proxy)
     assert len(before) < count - 1
     assert len(sent) == count - 1  # the first one was there
     twice = [query for query, times in sent.items() if times > 1]
     assert len(twice) <= at_once, sent
-    assert moto_bucket.get("k") == file.read_bytes()
+    assert bucket.get("k") == file.read_bytes()
+    assert listed(Tools(bucket, tmp_path)) == []
 
 
 def test_nothing_was_left_is_said(tools: Tools) -> None:

@@ -31,14 +31,14 @@ def test_status_shows_what_the_mount_is_doing(moto_bucket: Bucket, mounts: Mount
     mounted.unmount()
 
 
-def test_flush_waits_for_changes_that_returned_at_once(moto_bucket: Bucket, mounts: Mounts) -> None:
-    mounted = mounts.start(moto_bucket)
+def test_flush_waits_for_changes_that_returned_at_once(bucket: Bucket, mounts: Mounts) -> None:
+    mounted = mounts.start(bucket)
     (mounted.path / "directory").mkdir()
     mounted.command("flush")
-    assert moto_bucket.keys() == ["directory/"]
+    assert bucket.keys() == ["directory/"]
     (mounted.path / "directory").chmod(0o700)
     mounted.command("flush")
-    head = moto_bucket.client.head_object(Bucket=moto_bucket.name, Key="directory/")
+    head = bucket.client.head_object(Bucket=bucket.name, Key="directory/")
     assert stat.S_IMODE(int(head["Metadata"]["mode"])) == 0o700
     mounted.unmount()
 

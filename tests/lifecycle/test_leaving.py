@@ -31,15 +31,15 @@ def assert_changed(bucket: Bucket) -> None:
 
 
 def test_umount_returns_when_everything_is_in_the_bucket_and_the_process_gone(
-    moto_bucket: Bucket, mounts: Mounts
+    bucket: Bucket, mounts: Mounts
 ) -> None:
-    mounted = mounts.start(moto_bucket)
+    mounted = mounts.start(bucket)
     change(mounted.path)
     done = mounted.run("umount", mounted.path)
     assert (done.returncode, done.stderr) == (0, "")
     assert find_mount(mounted.path) is None
     assert mounted.process.poll() == 0
-    assert_changed(moto_bucket)
+    assert_changed(bucket)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -153,10 +153,10 @@ def test_any_path_in_the_mount_names_it(moto_bucket: Bucket, mounts: Mounts) -> 
 
 
 def test_cancel_says_what_it_would_give_up_and_gives_up_nothing_unless_confirmed(
-    moto_bucket: Bucket, mounts: Mounts
+    bucket: Bucket, mounts: Mounts
 ) -> None:
-    with CountingProxy(moto_bucket.server.url) as proxy:
-        mounted = mounts.start(moto_bucket, url=proxy.url)
+    with CountingProxy(bucket.server.url) as proxy:
+        mounted = mounts.start(bucket, url=proxy.url)
         held(mounted, proxy)
         done = mounted.run("cancel", mounted.path / "waits")
         assert done.returncode == 1
@@ -172,7 +172,7 @@ def test_cancel_says_what_it_would_give_up_and_gives_up_nothing_unless_confirmed
         assert mounted.status()["pending"]["intents"] == 0
         proxy.down = False
         mounted.unmount()
-    assert moto_bucket.keys() == []
+    assert bucket.keys() == []
 
 
 def test_detach_leaves_the_rest_in_the_journal_says_so_and_the_next_mount_sends_it(

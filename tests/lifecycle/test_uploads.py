@@ -22,8 +22,11 @@ PARTS = os.urandom(12 * MIB)
 
 
 @pytest.fixture
-def proxy(moto_bucket: Bucket) -> Iterator[CountingProxy]:
-    with CountingProxy(moto_bucket.server.url) as proxy:
+def proxy(request: pytest.FixtureRequest) -> Iterator[CountingProxy]:
+    """Before the service of the test's bucket."""
+    name = "bucket" if "bucket" in request.fixturenames else "moto_bucket"
+    bucket: Bucket = request.getfixturevalue(name)
+    with CountingProxy(bucket.server.url) as proxy:
         yield proxy
 
 
@@ -62,10 +65,10 @@ def test_an_upload_that_a_mount_needs_is_marked_and_not_aborted_unless_forced(
 
 
 def test_what_a_dead_mount_left_is_finished_without_a_mount(
-    moto_bucket: Bucket, mounts: Mounts, proxy: CountingProxy
+    bucket: Bucket, mounts: Mounts, proxy: CountingProxy
 ) -> None:
     mount = mounts.start(
-        moto_bucket, "--durability=journal", "--part-size=5M", "--metadata-ttl=60", url=proxy.url
+        bucket, "--durability=journal", "--part-size=5M", "--metadata-ttl=60", url=proxy.url
     )
     os.mkdir(mount.path / "dir")
     mount.flush()
@@ -79,26 +82,26 @@ def test_what_a_dead_mount_left_is_finished_without_a_mount(
     os.chmod(mount.path / "renamed", 0o700)
     mount.kill()
     proxy.down = False
-    assert moto_bucket.keys() == ["dir/"]
+    assert bucket.keys() == ["dir/"]
     proxy.reset()
     (found,) = listed(mount)
     assert (found["key"], found["alive"]) == ("file", False)
-    spared = mount.run("uploads", "abort", moto_bucket.name, "--yes")
+    spared = mount.run("uploads", "abort", bucket.name, "--yes")
     assert (spared.returncode, "dead, needs it" in spared.stderr) == (1, True)
 
-    done = mount.run("uploads", "resume", moto_bucket.name)
+    done = mount.run("uploads", "resume", bucket.name)
     assert done.returncode == 0, done.stderr
     assert f"the mount on {mount.path}: " in done.stderr
     assert " finished" in done.stderr
-    assert moto_bucket.keys() == ["file", "renamed/"]
-    assert moto_bucket.get("file") == PARTS
-    head = moto_bucket.client.head_object(Bucket=moto_bucket.name, Key="renamed/")
+    assert bucket.keys() == ["file", "renamed/"]
+    assert bucket.get("file") == PARTS
+    head = bucket.client.head_object(Bucket=bucket.name, Key="renamed/")
     assert int(head["Metadata"]["mode"]) == 0o040700
     sent = [seen.target for seen in proxy.requests if seen.operation == "UploadPart"]
     assert len(sent) == 1, sent  # of three: the two that were there are kept
     assert listed(mount) == []
     assert not list(cache_of(mount).glob("journal.*"))
-    again = mount.run("uploads", "resume", moto_bucket.name)
+    again = mount.run("uploads", "resume", bucket.name)
     assert "has left anything unfinished" in again.stderr
     mount.start()
     assert (mount.path / "file").read_bytes() == PARTS

@@ -83,11 +83,9 @@ def test_files_made_as_rsync_makes_them_are_one_put_each(
     assert all(moto_bucket.get(f"d/f{number}") == ONE for number in range(50))
 
 
-def test_what_the_bucket_refuses_stays_until_it_does_not(
-    moto_bucket: Bucket, mounts: Mounts
-) -> None:
-    with CountingProxy(moto_bucket.server.url) as proxy:
-        mounted = mounts.start(moto_bucket, "--durability=journal", url=proxy.url)
+def test_what_the_bucket_refuses_stays_until_it_does_not(bucket: Bucket, mounts: Mounts) -> None:
+    with CountingProxy(bucket.server.url) as proxy:
+        mounted = mounts.start(bucket, "--durability=journal", url=proxy.url)
 
         full = threading.Event()
         full.set()
@@ -104,7 +102,8 @@ def test_what_the_bucket_refuses_stays_until_it_does_not(
         assert "QuotaExceeded" in errors[0]
         full.clear()
         assert (mounted.path / "f").read_bytes() == ONE
-        mounted.run("retry", mounted.path, "f")
+        tried = mounted.run("retry", mounted.path, "f")
+        assert tried.stdout.startswith("tried now: put 'f'"), tried
         settled(mounted)
-        assert moto_bucket.get("f") == ONE
+        assert bucket.get("f") == ONE
         mounted.unmount()

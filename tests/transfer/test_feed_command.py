@@ -25,7 +25,7 @@ from tests.counting_proxy import (
     reset,
     slow_down,
 )
-from tests.servers import Bucket, Server
+from tests.servers import Bucket
 
 MIB = 1 << 20
 
@@ -205,16 +205,16 @@ def test_an_interrupted_stream_is_aborted(moto_bucket: Bucket, tmp_path: Path) -
 
 
 @pytest.fixture
-def proxy(moto_server: Server) -> Iterator[CountingProxy]:
-    with CountingProxy(moto_server.url) as found:
+def proxy(bucket: Bucket) -> Iterator[CountingProxy]:
+    with CountingProxy(bucket.server.url) as found:
         yield found
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
-    moto_bucket: Bucket, proxy: CountingProxy, tmp_path: Path, number: signal.Signals
+    bucket: Bucket, proxy: CountingProxy, tmp_path: Path, number: signal.Signals
 ) -> None:
-    here = Feed(moto_bucket, tmp_path, proxy.url)
+    here = Feed(bucket, tmp_path, proxy.url)
     parts, transfers = 10, 2
     data = os.urandom(parts * 5 * MIB)
     (here.source / "big").write_bytes(data)
@@ -252,9 +252,9 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
 
 
 def test_requests_that_fail_are_repeated_and_everything_arrives_once(
-    moto_bucket: Bucket, proxy: CountingProxy, tmp_path: Path
+    bucket: Bucket, proxy: CountingProxy, tmp_path: Path
 ) -> None:
-    here = Feed(moto_bucket, tmp_path, proxy.url)
+    here = Feed(bucket, tmp_path, proxy.url)
     content = {f"d{number % 3}/f{number}": os.urandom(number * 100) for number in range(60)}
     content["big"] = os.urandom(12 * MIB)
     for path, data in content.items():
