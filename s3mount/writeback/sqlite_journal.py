@@ -6,8 +6,9 @@ The order of writes, from a program's change to its acknowledgement and on:
    (`SpooledFile.sync`), before a record names them.
 2. The commit is appended to the log by one write(2): the death of the process loses it no more.
    In the default mode changes of names are acknowledged now.
-3. The log is fdatasynced, at most GROUP_DELAY after the commit and at once when somebody awaits
-   `sync`: a power cut loses it no more. With --durability=journal close returns now.
+3. The log is fdatasynced: a power cut loses it no more. That begins at most GROUP_DELAY after the
+   commit, or as soon as the fdatasync that runs then has ended, and at once when somebody awaits
+   `sync`. With --durability=journal close returns now.
 4. Requests that change the bucket go out.
 5. Their outcome is committed (`forget`, `forget_file`, ...), and only after that chunk files are
    changed or given back that an older record named.
@@ -47,7 +48,7 @@ from s3mount.writeback.journal_rows import (
 
 log = logging.getLogger(__name__)
 
-GROUP_DELAY = 0.08  # commits of so long share an fsync: with its own time they have 0.1 s
+GROUP_DELAY = 0.08  # commits of so long share an fsync: with 20 ms for that they have 0.1 s
 SEGMENT_SIZE = 4 * MIB  # some thousand commits; read again, at most twice that, at the next start
 IDLE = 5.0  # then what is worth it moves to SQLite
 IDLE_SIZE = 256 * KIB
@@ -237,13 +238,15 @@ class SqliteJournal(RowRecorder):
         while True:
             await self._committed.wait()
             self._committed = trio.Event()
-            await trio.sleep(GROUP_DELAY)
-            try:
-                await self.sync()
-            except FilesystemError as error:
-                self._trouble("sync", str(error))
-                await trio.sleep(RETRY)
-                self._committed.set()
+            oldest = trio.current_time()  # no commit that is not synced came before
+            while self._synced < self._serial:
+                await trio.sleep_until(oldest + GROUP_DELAY)
+                oldest = trio.current_time()
+                try:
+                    await self.sync()
+                except FilesystemError as error:
+                    self._trouble("sync", str(error))
+                    await trio.sleep(RETRY)
 
     async def _tidy_up(self) -> None:
         """Keeps a spare segment ready; moves full ones, and what rests, to SQLite."""

@@ -210,3 +210,31 @@ async def test_a_file_that_another_program_holds_at_the_start_is_told_and_nothin
     assert len(journal.load().intents) == len(BEFORE)
     assert not journal.problems
     journal.abandon()
+
+
+async def test_on_a_slow_disk_a_commit_waits_for_no_more_than_the_sync_that_runs_and_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """A power cut takes at most what was changed since the last but one began."""
+    begun: list[float] = []
+
+    async def slow(work: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        result = work(*args)
+        if work is sqlite_journal._sync_segments:
+            begun.append(trio.current_time())
+            await trio.sleep(0.3)
+        return result
+
+    monkeypatch.setattr("trio.to_thread.run_sync", slow)
+    journal = opened(tmp_path)
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        # The second comes when the sync of the first has just begun, the third long after.
+        for number, at in enumerate((1.0, 1.09, 5.0), 1):
+            await trio.sleep_until(start + at)
+            journal.record(an_intent(number, "key"))
+        await trio.sleep(5)
+        assert [round(at - start, 3) for at in begun] == [1.08, 1.38, 5.08]
+        nursery.cancel_scope.cancel()
+    journal.abandon()
