@@ -12,7 +12,8 @@ import pytest
 
 @dataclass
 class IoOrder:
-    """`events`: ('write' | 'sync', name of the file) from any thread, and those of `note`."""
+    """`events`: ('write' | 'syncing' | 'sync', name of the file) from any thread, and those of
+    `note`."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
 
@@ -34,6 +35,13 @@ class IoOrder:
                 return number
         raise AssertionError(f"no {what} {name} before {before}: {self.events}")
 
+    def is_synced(self, written: int, name: str, *, before: int) -> bool:
+        """Whether a sync of that file begins after event `written` and ends before the other."""
+        events = self.events[written + 1 : before]
+        if ("syncing", name) not in events:
+            return False
+        return ("sync", name) in events[events.index(("syncing", name)) :]
+
     def unsynced(self, before: int, name: str = "") -> set[str]:
         """Files that were written before that event and not synced between the two."""
         dirty: set[str] = set()
@@ -47,28 +55,29 @@ class IoOrder:
 
 @contextmanager
 def recorded(below: Path, patch: pytest.MonkeyPatch) -> Iterator[IoOrder]:
-    """What happens to files below a directory, noted when it is done (syncs) or begins."""
+    """What happens to files below a directory, noted when it begins (writes, 'syncing') or is done
+    ('sync')."""
     order = IoOrder()
 
     def name_of(fd: int) -> str | None:
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))
         return path.name if path.is_relative_to(below) else None
 
-    def wrapped(what: str, real: Callable[..., Any], *, when_done: bool) -> Callable[..., Any]:
+    def wrapped(begin: str, done: str | None, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(fd: int, *rest: Any) -> Any:
             name = name_of(fd)
-            if name is not None and not when_done:
-                order.note(what, name)
+            if name is not None:
+                order.note(begin, name)
             result = real(fd, *rest)
-            if name is not None and when_done:
-                order.note(what, name)
+            if name is not None and done is not None:
+                order.note(done, name)
             return result
 
         return call
 
     with patch.context() as patched:
         for name in ("pwrite", "pwritev", "ftruncate"):
-            patched.setattr(os, name, wrapped("write", getattr(os, name), when_done=False))
+            patched.setattr(os, name, wrapped("write", None, getattr(os, name)))
         for name in ("fsync", "fdatasync"):
-            patched.setattr(os, name, wrapped("sync", getattr(os, name), when_done=True))
+            patched.setattr(os, name, wrapped("syncing", "sync", getattr(os, name)))
         yield order

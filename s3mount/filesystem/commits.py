@@ -44,7 +44,7 @@ class FileCommits(Ledger):
             # A PUT that runs may have started before the last change: then another one follows.
             file.half_written.awaited += 1
             try:
-                intent = await self._recorded(file)
+                intent = await self.record(file)
                 if intent is not None:
                     await self.wait([intent])
             finally:
@@ -69,12 +69,13 @@ class FileCommits(Ledger):
         """
         if file.taken and file.dirty:
             await file.give_way()
-        await self._recorded(file)
+        await self.record(file)
         await self.state.books.sync()
 
-    async def _recorded(self, file: OpenFile) -> Intent | None:
+    async def record(self, file: OpenFile) -> Intent | None:
         """The PUT of the file as it is now, or none where nothing is to be sent. With write-back
-        the bytes are on the disk before the record, which takes the place of that of a close."""
+        the bytes are on the disk before the record, which takes the place of that of a close.
+        Raises FilesystemError where the disk fails."""
         if not self.state.writes_back:
             return self.put(file)
         async with file.records.lock:
@@ -88,6 +89,30 @@ class FileCommits(Ledger):
                     # Sent meanwhile, by a PUT that had begun before.
                     sealed.spooled.unwanted(sealed.record.spool)
         return None
+
+    def send_behind(self, file: OpenFile) -> Intent | None:
+        """Nobody waits for the file as it is now: its PUT. None, with write-back, where its bytes
+        are on their way to the disk: the record that names them follows, for until then a power
+        cut must find that of the last close, and all that it names."""
+        in_memory = file.spooled is None or file.spooled.in_memory
+        if not self.state.writes_back or in_memory or file.records.changes == file.changes:
+            return self.put(file)
+        if file.records.wants_draft:
+            with self.state.books.aftermath():
+                file.records.write_draft()
+        file.records.behind += 1
+        self.state.start_soon(partial(self._record_behind, file))
+        return None
+
+    async def _record_behind(self, file: OpenFile) -> None:
+        try:
+            await self.record(file)
+        except FilesystemError as error:
+            log.error("%r is sent, but not safe here before: %s", file.key, error)  # noqa: TRY400
+            if file.dirty and not file.inode.detached:
+                self.put(file)
+        finally:
+            file.records.behind -= 1
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -263,7 +288,7 @@ class FileCommits(Ledger):
         if file.taken and file.dirty:
             self.state.start_soon(partial(self.give_way, file))
         elif file.dirty and not file.inode.detached and intent.state is IntentState.DONE:
-            self.put(file)  # written while it was sent
+            self.send_behind(file)  # written while it was sent
         elif not file.dirty or file.inode.detached:
             self.close(file)
 

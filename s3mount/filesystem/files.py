@@ -232,7 +232,7 @@ class Files:
             return
         if file.inode.detached and not file.taken:
             return
-        if handle.flushed:
+        if handle.flushed and not self.state.writes_back:
             return  # shared by processes that end one after the other: RELEASE sends the rest
         handle.flushed = True
         handle.wrote = False
@@ -286,15 +286,14 @@ class Files:
         return True
 
     def _given_up(self, file: OpenFile) -> None:
-        """Nobody is told, so nobody waits; a power cut within the next moment may undo it."""
+        """Nobody is told, so nobody waits; a power cut within the next moment may undo it, but not
+        what was closed before."""
         if file.put is not None and file.records.changes == file.changes and not file.rewriting:
             return
         try:
-            self.mutations.put(file)
+            self.mutations.send_behind(file)
         except FilesystemError as error:
             log.error("%r: %s", file.key, error)  # noqa: TRY400
-        if self.state.writes_back and file.spooled is not None:
-            self.state.start_soon(file.spooled.sync)
 
     def _let_go(self, file: OpenFile) -> None:
         """The last reader of an unlinked file: its object may go now."""

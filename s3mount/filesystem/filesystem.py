@@ -322,7 +322,7 @@ class FileSystem:
 
     async def retry(self, path: str) -> list[Change]:
         """Tries at once what is pending for `path`, all for an empty one; says what."""
-        return self._leaving.retry(path)
+        return await self._leaving.retry(path)
 
     def status(self) -> dict[str, Any]:
         """JSON-able: queue, transfers, errors, request counts, caches."""

@@ -17,8 +17,8 @@ from s3mount.writeback.intents import Intent
 
 # How often a waiting drain reports its progress, in seconds.
 REPORT_EVERY = 0.5
-# How often it looks whether the bytes that are put beside others' are there.
-GIVING_WAY = 0.05
+# How often it looks whether the bytes that are put beside others' are there, or on the disk.
+BEHIND = 0.05
 
 
 class Leaving:
@@ -81,11 +81,16 @@ class Leaving:
         """Bytes are being put beside what other hosts have put in their place."""
         return any(file.taken and file.dirty and file.error is None for file in self._complete())
 
+    def _on_the_way_to_the_disk(self) -> bool:
+        """Bytes are, whose PUT enters the queue then."""
+        return any(file.records.behind > 0 for file in self._complete())
+
     def _push(self) -> None:
         """All that can be sent is on its way, without any more delay; what failed has its pause."""
         for file in self._complete():
-            if file.put is None and file.error is None and not file.taken:
-                self.mutations.put(file)
+            idle = file.put is None and not file.records.behind
+            if idle and file.error is None and not file.taken:
+                self.mutations.send_behind(file)
         self.state.queue.hurry_new()
 
     async def drain(
@@ -100,7 +105,8 @@ class Leaving:
                 self._push()
                 left = self.state.queue.unfinished()
                 open_ended = [intent for intent in left if not _is_stuck(intent, mark)]
-                if not open_ended and not self._giving_way():
+                behind = self._giving_way() or self._on_the_way_to_the_disk()
+                if not open_ended and not behind:
                     break
                 if progress is not None:
                     progress(self.pending())
@@ -108,7 +114,7 @@ class Leaving:
                     if open_ended:
                         await open_ended[-1].changed.wait()
                     else:
-                        await trio.sleep(GIVING_WAY)
+                        await trio.sleep(BEHIND)
         return self.pending()
 
     async def flush_all(self) -> None:
@@ -123,7 +129,7 @@ class Leaving:
         if failed:
             raise failed[0]
 
-    def retry(self, path: str) -> list[Change]:
+    async def retry(self, path: str) -> list[Change]:
         """What is pending for `path` (everything, if that is empty) is tried without a pause.
 
         Raises ENOENT where nothing is."""
@@ -133,7 +139,7 @@ class Leaving:
             file = self._file(path)
             if file is not None and file.dirty and file.put is None and not file.handles:
                 file.error = None
-                self.mutations.put(file)
+                await self.mutations.record(file)
             key = self.state.config.prefix + path.strip("/")
             below = self.state.queue.unfinished(key + "/")
             intents = list(dict.fromkeys([*self._intents_at(path), *below]))

@@ -96,6 +96,8 @@ class Names:
         file = await self.create(parent, name, attributes, exclusive=False)
         try:
             await file.write(0, target)
+            if file.spooled is not None and not file.spooled.in_memory:
+                await file.spooled.sync()  # before a record names it
         except BaseException:
             self.detach(file.inode)
             raise

@@ -52,6 +52,7 @@ class FileRecords:
         self.changes = 0
         self.sealed_at = 0.0  # trio time of the last seal
         self.commits = 0  # of the file, so far
+        self.behind = 0  # tasks of FileCommits.send_behind
         self._file = file
         self._books = file.state.books
         self._id: int | None = None
@@ -226,7 +227,7 @@ class FileRecords:
             self._books.forget_file(draft)
         self._unpark()
         self._record = self._holder = self._draft = None
-        self.changes = 0
+        self.changes = self._draft_changes = 0
         if holder is not None:
             self._books.once_recorded(holder.forgotten)
 

@@ -138,7 +138,7 @@ class Rename:
             # It had taken this name from another file, whose object is still there.
             intents.append(self.mutations.discard(old_key, old_place))
         if moved is None and file is not None and file.dirty and not file.handles:
-            moved = self.mutations.put(file)
+            moved = self.mutations.send_behind(file)
         intents.append(moved)
         return intents
 

@@ -63,8 +63,9 @@ class BegunUpload:
         self._record: UploadRecord | None = None
 
     async def begin(self, key: str, headers: WriteHeaders, file: int | None) -> str:
-        """Records the upload, for the FileRecord `file`, then creates it. Raises StoreError, and
-        FilesystemError where it cannot be recorded."""
+        """Records the upload, for the FileRecord `file`, creates it and records its id, on the disk
+        when this returns: an upload that has parts is aborted by nobody who does not know it.
+        Raises StoreError, and FilesystemError where it cannot be recorded."""
         # Known before the request is answered: from here on they cannot change.
         self.key, self.headers = key, headers
         try:
@@ -72,6 +73,7 @@ class BegunUpload:
             # Not to be given up half way: without its id it could not be aborted.
             with trio.CancelScope(shield=True), unclear_attempts() as unclear:
                 upload_id = self.upload_id = await self._store.create_upload(key, headers)
+                await self._learn(record, upload_id, others=bool(unclear))
         except BaseException as error:
             self.key = self.headers = None
             certain = isinstance(error, StoreError) and not (error.ambiguous or error.transient)
@@ -80,10 +82,9 @@ class BegunUpload:
             elif not isinstance(error, StoreError) or error.ambiguous:
                 self._unanswered = True
             raise
-        self._learnt(record, upload_id, others=bool(unclear))
         return upload_id
 
-    def _learnt(self, record: UploadRecord, upload_id: str, *, others: bool) -> None:
+    async def _learn(self, record: UploadRecord, upload_id: str, *, others: bool) -> None:
         """`others`: attempts before the one that was answered may have begun uploads, too. They
         stay recorded as one whose id is not known."""
         other = replace(record, id=next(_new_id), file=None, parts={}) if others else None
@@ -92,6 +93,7 @@ class BegunUpload:
                 if other is not None:
                     self._journal.begin_upload(other)
                 self._journal.learn_upload(record.id, upload_id)
+            await self._journal.sync()
         except FilesystemError:
             log.exception("upload %s of %r is not in the journal", upload_id, record.key)
         if other is not None:

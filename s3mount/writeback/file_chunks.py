@@ -31,6 +31,10 @@ class FileChunks:
         self._pool = pool
         self._sync = SpoolSync(pool)
 
+    @property
+    def in_memory(self) -> bool:
+        return all(chunk.data is not None for chunk in self.by_index.values())
+
     # -- room
 
     def reserve(self, start: int, end: int) -> bool:

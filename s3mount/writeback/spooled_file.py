@@ -64,6 +64,11 @@ class SpooledFile:
         return self._stamps.count
 
     @property
+    def in_memory(self) -> bool:
+        """Whether there is nothing for `sync` to do."""
+        return self._chunks.in_memory
+
+    @property
     def unsaved(self) -> bool:
         """Whether anything here is newer than the committed object."""
         return bool(self.dirty or self.dropped or self.published)

@@ -15,7 +15,7 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.build import open_filesystem
 from s3mount.filesystem.records import FileRecords, Sealed
-from s3mount.store.base import PutResult
+from s3mount.store.base import Part, PutResult
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback import sqlite_journal
 from s3mount.writeback.sqlite_journal import SqliteJournal
@@ -38,7 +38,13 @@ class NotingStore(MemoryStore):
 
     async def create_upload(self, key: str, *rest: Any, **options: Any) -> str:
         self.order.note("request", key)
-        return await super().create_upload(key, *rest, **options)
+        answer = await super().create_upload(key, *rest, **options)
+        self.order.note("begun", key)
+        return answer
+
+    async def upload_part(self, key: str, *rest: Any, **options: Any) -> Part:
+        self.order.note("part", key)
+        return await super().upload_part(key, *rest, **options)
 
     async def delete(self, key: str, *rest: Any, **options: Any) -> Any:
         self.order.note("request", key)
@@ -74,6 +80,25 @@ def slow_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_journal, "GROUP_DELAY", 60.0)
 
 
+def noting_records(monkeypatch: pytest.MonkeyPatch, order: IoOrder) -> None:
+    write = FileRecords.write
+
+    def noted(records: FileRecords, sealed: Sealed) -> None:
+        order.note("record")
+        write(records, sealed)
+
+    monkeypatch.setattr(FileRecords, "write", noted)
+
+
+def assert_recorded(order: IoOrder, began: int, returned: int) -> None:
+    """Between the two, first bytes, then their record went to the disk. (The log may have more by
+    then: the parts that the service has taken meanwhile.)"""
+    commit = order.index("write", LOG, after=order.index("record", after=began))
+    assert commit < returned
+    assert order.unsynced(commit, "chunk-") == set()
+    assert order.is_synced(commit, order.events[commit][1], before=returned)
+
+
 @pytest.mark.usefixtures("slow_group")
 @pytest.mark.parametrize("data", [b"tiny", LARGE], ids=["tiny", "large"])
 async def test_bytes_are_synced_before_their_record_is_committed_and_that_before_close_returns(
@@ -82,6 +107,7 @@ async def test_bytes_are_synced_before_their_record_is_committed_and_that_before
     config = with_writeback(tiny_config(tmp_path), durability="journal")
     with recorded(tmp_path, monkeypatch) as order:
         store.order = order
+        noting_records(monkeypatch, order)
         async with durable(tmp_path, config, store) as client:
             handle = await client.create("f")
             for at in range(0, len(data), 3000):
@@ -90,10 +116,7 @@ async def test_bytes_are_synced_before_their_record_is_committed_and_that_before
             await client.fs.flush(handle)
             order.note("closed")
             began, returned = order.index("close"), order.index("closed")
-            commit = order.last("write", LOG, before=returned)
-            assert began < commit
-            assert order.unsynced(commit, "chunk-") == set()
-            assert order.unsynced(returned) == set()
+            assert_recorded(order, began, returned)
             if data is LARGE:
                 order.last("write", "chunk-", before=began)
             else:
@@ -107,20 +130,72 @@ async def test_bytes_are_synced_before_their_record_is_committed_and_that_before
 
 
 @pytest.mark.usefixtures("slow_group")
+@pytest.mark.parametrize("then", ["leave", "flush"])
+async def test_what_a_killed_writer_wrote_is_synced_before_its_record_replaces_that_of_a_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore, then: str
+) -> None:
+    """RELEASE without FLUSH. Else a power cut takes what close had acknowledged."""
+    config = with_writeback(tiny_config(tmp_path), durability="journal")
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        noting_records(monkeypatch, order)
+        async with durable(tmp_path, config, store) as client:
+            handle = await client.create("f")
+            await client.fs.write(handle, 0, LARGE[::-1])
+            await client.fs.flush(handle)
+            closed = len(order.events)
+            await client.fs.write(handle, 0, LARGE)
+            await client.release(handle)
+            if then == "flush":
+                await client.fs.flush_all()
+        record = order.index("record", after=closed)
+        assert order.unsynced(record, "chunk-") == set()
+    assert contents(store) == {"f": LARGE}
+
+
+@pytest.mark.usefixtures("slow_group")
+async def test_each_close_of_a_handle_that_processes_share_is_on_the_disk_when_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore
+) -> None:
+    config = with_writeback(tiny_config(tmp_path), durability="journal")
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        noting_records(monkeypatch, order)
+        async with durable(tmp_path, config, store) as client:
+            handle = await client.create("f")
+            for data in (LARGE[::-1], LARGE):
+                began = len(order.events)
+                await client.fs.write(handle, 0, data)
+                await client.fs.flush(handle)
+                assert_recorded(order, began, len(order.events))
+            await client.release(handle)
+    assert contents(store) == {"f": LARGE}
+
+
+@pytest.mark.usefixtures("slow_group")
+async def test_a_link_too_many_for_the_memory_is_on_the_disk_before_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore
+) -> None:
+    monkeypatch.setattr("s3mount.writeback.chunk_pool.ChunkPool.in_memory", lambda *_: None)
+    config = with_writeback(tiny_config(tmp_path), durability="journal")
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        noting_records(monkeypatch, order)
+        async with durable(tmp_path, config, store) as client:
+            await client.symlink("link", b"target")
+            assert order.unsynced(order.index("record"), "chunk-") == set()
+            order.last("write", "chunk-", before=order.index("record"))
+
+
+@pytest.mark.usefixtures("slow_group")
 async def test_the_record_of_an_fsync_replaces_that_of_a_close_only_when_its_bytes_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore
 ) -> None:
     """Else a power cut in the middle of an fsync takes what close had acknowledged."""
     config = with_writeback(tiny_config(tmp_path), durability="journal")
-    write = FileRecords.write
     with recorded(tmp_path, monkeypatch) as order:
         store.order = order
-
-        def noted(records: FileRecords, sealed: Sealed) -> None:
-            order.note("record")
-            write(records, sealed)
-
-        monkeypatch.setattr(FileRecords, "write", noted)
+        noting_records(monkeypatch, order)
         async with durable(tmp_path, config, store) as client:
             handle = await client.create("f")
             await client.fs.write(handle, 0, LARGE[::-1])
@@ -132,6 +207,23 @@ async def test_the_record_of_an_fsync_replaces_that_of_a_close_only_when_its_byt
             await client.fs.fsync(handle, False)
             assert order.unsynced(order.last("record", before=len(order.events)), "chunk-") == set()
             await client.release(handle)
+    assert contents(store) == {"f": LARGE}
+
+
+@pytest.mark.usefixtures("slow_group")
+@pytest.mark.parametrize("durability", ["close", "journal"])
+async def test_the_id_of_an_upload_is_on_the_disk_before_its_first_part_goes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: NotingStore, durability: str
+) -> None:
+    """An upload with parts whose id nobody knows is aborted by nobody."""
+    config = with_writeback(tiny_config(tmp_path), durability=durability)
+    with recorded(tmp_path, monkeypatch) as order:
+        store.order = order
+        async with durable(tmp_path, config, store) as client:
+            await client.write("f", LARGE, step=3000)
+        learnt = order.index("write", LOG, after=order.index("begun", "f"))
+        first = order.index("part", "f")
+        assert order.is_synced(learnt, order.events[learnt][1], before=first)
     assert contents(store) == {"f": LARGE}
 
 
