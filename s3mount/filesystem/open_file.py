@@ -317,8 +317,11 @@ class OpenFile:
             if known is None and not self.spooled.present.covers(0, self.visible):
                 return None
             answer[: self.visible] = known or bytes(self.visible)
-        for start, stop in list(self.spooled.present.within(0, self.size)):
-            answer[start:stop] = self.spooled.read(start, stop - start)
+        try:
+            for start, stop in list(self.spooled.present.within(0, self.size)):
+                answer[start:stop] = self.spooled.read(start, stop - start)
+        except FilesystemError:
+            return None  # the local disk damaged what the bucket has, then
         return bytes(answer)
 
     async def publish_if_dropped(self, offset: int, length: int) -> None:
