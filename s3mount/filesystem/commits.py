@@ -156,6 +156,8 @@ class FileCommits(Ledger):
             acknowledged=True,
         )
         intent.replaces = superseded or inode.version is not None or file.replaces
+        if file.recovering is not None:
+            intent.add_unanswered(file.recovering.unanswered)
         return self.add_put(file, intent)
 
     def _expected(self, file: OpenFile, key: str) -> Expected | None:

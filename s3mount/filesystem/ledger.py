@@ -118,8 +118,8 @@ class Ledger:
     def _follow(self, key: str, etag: str, size: int) -> None:
         """What waits to be done to `key` acts on the version that we have just put there."""
         for intent in self.state.queue.holders(key):
-            acts_on = intent.key if intent.source is None else intent.source
-            if intent.state is IntentState.WAITING and acts_on == key and intent.kind in _ACTING:
+            waits = intent.state is IntentState.WAITING
+            if waits and intent.acts_on == key and intent.kind in _ACTING:
                 intent.source_etag, intent.size = etag, size
                 self.state.queue.changed(intent)
 
@@ -166,6 +166,7 @@ class Ledger:
             self._unfinished[inode] += 1
         if intent.recovered:
             return self.state.queue.restore(intent)
+        intent.add_unanswered(self.state.uploader.doubts.unanswered(intent.acts_on))
         return self.state.queue.add(intent, delay=delay)
 
     def _unpin(self, intent: Intent) -> None:

@@ -139,6 +139,9 @@ class Mutations(TreeMoves):
             intent.attributes = inode.attributes
         if version is not None:
             intent.source_etag = version.etag
+        if intent.attributes is not None and intent.kind is Kind.ATTRIBUTES:
+            intent.headers = WriteHeaders(encode(intent.attributes))
+        intent.add_unanswered(self.state.uploader.doubts.unanswered(intent.acts_on))
 
     def _copied(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
         if result is None:
@@ -185,16 +188,25 @@ class Mutations(TreeMoves):
     # -- names ---------------------------------------------------------------------------------
 
     def delete(
-        self, inode: Inode, key: str, places: Sequence[Place], *, deferred: bool = False
+        self,
+        inode: Inode,
+        key: str,
+        places: Sequence[Place],
+        *,
+        deferred: bool = False,
+        instead_of: Intent | None = None,
     ) -> Intent:
         """The objects of an inode that is detached from `places`.
 
         `deferred`: a handle still reads them; it starts when that is closed, or somebody waits.
+        `instead_of`: what was dropped for it.
         """
         legacy = _legacy_markers(inode, key) if inode.directory is not None else ()
         intent = Intent(kind=Kind.DELETE, key=key, also_delete=legacy)
         if inode.version is not None:
             intent.source_etag = inode.version.etag
+        if instead_of is not None:
+            intent.replaces_intent(instead_of)
         delay = NEVER if deferred else self._delay
         return self.add_delete(inode, intent, places, delay=delay)
 
@@ -239,11 +251,13 @@ class Mutations(TreeMoves):
             # Else, while children's objects are still to be deleted, a listing would show it.
             or (inode.directory is not None and self.state.queue.is_busy_below(key))
         )
+        dropped = None
         if waiting is not None and waiting.kind is not Kind.RENAME_TREE:
             self.state.queue.cancel(waiting)
+            dropped = waiting
         if not exists or overwritten:
             return None
-        return self.delete(inode, key, place_of(inode), deferred=reading)
+        return self.delete(inode, key, place_of(inode), deferred=reading, instead_of=dropped)
 
     def move(
         self, inode: Inode, old_key: str, new_key: str, old_place: Place, *, replaces: bool
@@ -265,6 +279,7 @@ class Mutations(TreeMoves):
         if waiting is not None and waiting.kind is Kind.ATTRIBUTES:
             # chmod, chown, utimens, rename: one copy.
             self.state.queue.cancel(waiting)
+            intent.replaces_intent(waiting)
             intent.attributes = inode.attributes
         self._name_version(inode, intent)
         if file is None or not file.dirty:  # else its times are those of unsent bytes

@@ -252,8 +252,8 @@ class OpenFile:
             raise NotYetError
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size
-        if self.recovering is None:  # else they tell what the mount that died was sending
-            intent.headers = headers_of(self)
+        intent.headers = headers_of(self)
+        intent.add_unanswered(self.state.uploader.doubts.unanswered(intent.key))
         version = self.inode.version
         if version is not None and not self.replaces and not intent.recovered:
             intent.expects = version.etag

@@ -249,6 +249,7 @@ class FileRecords:
             source_etag=other.source_etag,
             attributes=other.attributes,
             headers=other.headers,
+            unanswered=other.unanswered,
             expects=expects,
             replaces=other.replaces,
             acknowledged=True,

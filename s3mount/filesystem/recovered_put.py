@@ -34,7 +34,7 @@ from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.chunk import CorruptSpool
 from s3mount.writeback.intents import ABSENT, Intent
 from s3mount.writeback.journal_records import UploadRecord
-from s3mount.writeback.looking import is_ours
+from s3mount.writeback.looking import is_ours, may_be_ours
 from s3mount.writeback.resume import resume_parts
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,8 @@ class RecoveredPut:
     def __init__(self, file: OpenFile, intent: Intent, uploads: list[UploadRecord]) -> None:
         self._file = file
         self._intent = intent
-        # As of the last attempt before the crash, if there was one.
-        self._headers = [record.headers for record in uploads]
-        if intent.headers is not None:
-            self._headers.append(intent.headers)
+        # What attempts before the crash may have stored.
+        self.unanswered = [*intent.unanswered, *(record.headers for record in uploads)]
         self._upload = uploads[-1] if uploads else None
         self._resumed = False
 
@@ -74,8 +72,7 @@ class RecoveredPut:
             return self._absent(key)
         if self._is_expected(found):
             return Condition(etag=found.etag)
-        earlier = [headers, *self._headers]
-        if any(is_ours(found, found.size, sent, [found.etag]) for sent in earlier):
+        if may_be_ours(found, [headers, *self.unanswered]):
             log.info("%r: an earlier version of it was stored before the crash", key)
             self._adopt(key, found)
             return Condition(etag=found.etag)
@@ -93,7 +90,7 @@ class RecoveredPut:
         if record is None or record.upload_id is None:
             if spooled.dropped:
                 # Completed, and the journal heard of that but not yet of the end of the PUT.
-                await self._find_published(self._intent.key, [headers, *self._headers])
+                await self._find_published(self._intent.key, [headers, *self.unanswered])
             self._resumed = True
             return None
         remote = file.remote
@@ -145,8 +142,7 @@ class RecoveredPut:
             found = await file.state.store.head(key)
         except NotFound:
             return
-        ours = any(is_ours(found, found.size, sent, [found.etag]) for sent in headers)
-        if not ours or found.size < spooled.dropped.end:
+        if not may_be_ours(found, headers) or found.size < spooled.dropped.end:
             return
         log.info("%r: its upload was completed before the crash", key)
         base = BaseObject(key, found.etag, found.size, found.version_id)

@@ -69,6 +69,7 @@ class Replay:
             attributes=record.attributes,
             shown=record.shown,
             headers=record.headers,
+            unanswered=record.unanswered,
             condition=record.condition,
             size=record.size,
             # It may have been carried out before the crash: dropping it would not undo it.
@@ -82,6 +83,8 @@ class Replay:
             lives=(*record.lives, self._died_at, time.time()),
             sequence=record.sequence,
         )
+        # What was sent by the mount that died; the next attempt here writes something else, maybe.
+        intent.add_unanswered(intent.may_have_written)
         try:
             self._kinds[intent.kind](intent)
         except CorruptSpool as error:

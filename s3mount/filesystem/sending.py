@@ -61,7 +61,6 @@ async def send_file(
     if file.rewriting:
         raise NotYetError
     if file.recovering is not None:
-        headers = headers_of(file)
         looked = await file.recovering.look(key, headers)
         if isinstance(looked, PutResult):
             if file.changes == file.snapshot.changes:
@@ -102,7 +101,7 @@ async def send_file(
 
 def _note_headers(file: "OpenFile", headers: WriteHeaders) -> None:
     """A replay recognises by them what was stored, though nobody heard the answer."""
-    if file.put is not None and file.recovering is None:
+    if file.put is not None:
         file.put.headers = headers
         with file.state.books.aftermath():
             file.state.books.update(file.put)

@@ -28,7 +28,7 @@ from s3mount.store.errors import (
     StoreError,
 )
 from s3mount.writeback.intents import ABSENT, Intent, MovedObject
-from s3mount.writeback.looking import is_ours
+from s3mount.writeback.looking import is_ours, may_be_ours
 from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,9 @@ class AfterCrash:
 
     def _is_meant(self, found: ObjectInfo, etag: str | None, intent: Intent) -> bool:
         """The version that the intent is about: the recorded one, or one that this mount wrote
-        for an earlier intent. Of an unknown one all that can be told is that it is older."""
-        if self._is_own(found):
+        for an earlier intent or by a request without an answer. Of an unknown one all that can be
+        told is that it is older."""
+        if self._is_own(found) or may_be_ours(found, intent.unanswered):
             return True
         if etag is None:
             return not is_newer(found.last_modified, found.answered_at, intent)

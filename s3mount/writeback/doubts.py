@@ -114,6 +114,11 @@ class Doubts:
             is_ours(found, sent.size, sent.headers, sent.etags) for sent in doubt.sent
         )
 
+    def unanswered(self, key: str) -> list[WriteHeaders]:
+        """Of the requests since the last answer that may have written what is there."""
+        doubt = self._doubts.get(key)
+        return [] if doubt is None else [sent.headers for sent in doubt.sent]
+
     async def settle(self, key: str, *, deleting: bool = False, again: Sent | None = None) -> None:
         """Returns when a new mutation of the key cannot be overtaken by an older one.
 

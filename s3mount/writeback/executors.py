@@ -14,6 +14,7 @@ import trio
 from s3mount.store import integrity
 from s3mount.store.base import (
     ListedObject,
+    ObjectInfo,
     ObjectStore,
     PutResult,
     WriteHeaders,
@@ -27,6 +28,7 @@ from s3mount.writeback.after_crash import AfterCrash, TreeLeft
 from s3mount.writeback.copier import PARTS_FROM, Copied, Copier
 from s3mount.writeback.doubts import Doubts, Sent
 from s3mount.writeback.intents import CopyMade, Intent, Kind, MovedObject
+from s3mount.writeback.looking import may_be_ours
 from s3mount.writeback.parallel import all_of
 
 log = logging.getLogger(__name__)
@@ -160,11 +162,14 @@ class Executors:
             )
         except PreconditionFailed:
             found = await self._store.head(source)
-            if not self._doubts.is_ours(found):
+            if not self._may_be_ours(found, intent):
                 raise
             return await self._copier.copy(
                 source, intent.key, etag=found.etag, attributes=intent.attributes
             )
+
+    def _may_be_ours(self, found: ObjectInfo, intent: Intent) -> bool:
+        return self._doubts.is_ours(found) or may_be_ours(found, intent.unanswered)
 
     async def _is_still(self, source: str, etag: str, looked: float) -> bool:
         """Whether the source of a rename is what was copied: seen so just now, or asked again."""
@@ -236,7 +241,7 @@ class Executors:
             info = await self._store.head(intent.key)
         except NotFound:
             return keys[1:]
-        if info.etag != intent.source_etag and not self._doubts.is_ours(info):
+        if info.etag != intent.source_etag and not self._may_be_ours(info, intent):
             log.warning("%s dropped: others have put a new version there", intent.describe())
             return keys[1:]
         return keys

@@ -15,7 +15,7 @@ anything else runs.
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -46,6 +46,11 @@ class State(Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+# So many different headers of requests without an answer are kept for one key: each attempt looks
+# at what became of the one before, so that there are two, and more only where mounts die in a row.
+MOST_UNANSWERED = 16
 
 
 class Absent(Enum):
@@ -100,7 +105,13 @@ class Intent:
     # COPY: what stat shows where `attributes` leaves it as it is; RENAME_TREE: of the directory,
     # whose own marker has `source_etag`, if it has one. For a replay.
     shown: Attributes | None = None
-    headers: WriteHeaders | None = None  # PUT and MKDIR
+    # PUT, MKDIR and ATTRIBUTES: what the attempt that began last writes (ATTRIBUTES: beside what
+    # others' metadata the object has).
+    headers: WriteHeaders | None = None
+    # What requests whose answers nobody heard may have put under the key that it acts on: earlier
+    # attempts, also of mounts that died, and those of intents in whose place it is. It is not
+    # others' work if that is found there.
+    unanswered: tuple[WriteHeaders, ...] = ()
     content: Content | None = None  # PUT
     condition: Condition = ALWAYS  # PUT
     size: int = 0  # bytes, for the status
@@ -153,6 +164,22 @@ class Intent:
     finished: trio.Event = field(default_factory=trio.Event)
     changed: trio.Event = field(default_factory=trio.Event)  # set, and a new one: see tell()
 
+    def add_unanswered(self, headers: Iterable[WriteHeaders]) -> None:
+        self.unanswered = newest_of([*self.unanswered, *headers])
+
+    def replaces_intent(self, other: "Intent") -> None:
+        """Of the same key, dropped before this one was added; an attempt may have been made."""
+        self.add_unanswered(other.may_have_written)
+
+    @property
+    def may_have_written(self) -> tuple[WriteHeaders, ...]:
+        return self.unanswered if self.headers is None else (*self.unanswered, self.headers)
+
+    @property
+    def acts_on(self) -> str:
+        """The key with the object that is sent, copied, changed or deleted."""
+        return self.key if self.source is None else self.source
+
     def tell(self) -> None:
         """Who waits for it looks again: it is finished or was refused."""
         self.changed.set()
@@ -195,6 +222,15 @@ class Intent:
     def describe(self) -> str:
         origin = f"{self.source!r} -> " if self.source is not None else ""
         return f"{self.kind.value} {origin}{self.key!r}"
+
+
+def newest_of(headers: Iterable[WriteHeaders]) -> tuple[WriteHeaders, ...]:
+    """Each once, in the order in which they were first sent; at most MOST_UNANSWERED."""
+    found: list[WriteHeaders] = []
+    for one in headers:
+        if one not in found:
+            found.append(one)
+    return tuple(found[-MOST_UNANSWERED:])
 
 
 def parent_of(key: str) -> str:

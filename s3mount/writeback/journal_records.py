@@ -103,6 +103,7 @@ class IntentRecord:
     source_etag: str | None = None
     attributes: Attributes | None = None
     headers: WriteHeaders | None = None
+    unanswered: tuple[WriteHeaders, ...] = ()
     condition: Condition = ALWAYS
     size: int = 0
     replaces: bool = False
@@ -126,6 +127,7 @@ class IntentRecord:
             source_etag=intent.source_etag,
             attributes=intent.attributes,
             headers=intent.headers,
+            unanswered=intent.unanswered,
             condition=intent.condition,
             size=intent.size,
             replaces=intent.replaces,

@@ -1,6 +1,6 @@
 """Requests that look before or after a conditional one, where the service cannot be relied on."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from s3mount.core.metadata import OWN_NAMES
 from s3mount.store.base import (
@@ -87,6 +87,12 @@ async def find_ours(
         return None
     # Its own time, not that of this answer, tells this version from others'.
     return PutResult(found.etag, found.version_id, found.last_modified)
+
+
+def may_be_ours(found: ObjectInfo, unanswered: Iterable[WriteHeaders]) -> bool:
+    """Whether one of these requests has written `found`, whatever its bytes were: such as wrote
+    all attributes, for others' metadata alone tell nothing."""
+    return any(is_ours(found, found.size, headers) for headers in unanswered)
 
 
 def is_ours(

@@ -124,6 +124,7 @@ intents = st.builds(
     source_etag=some_text,
     attributes=st.none() | attributes,
     headers=st.none() | headers,
+    unanswered=st.lists(headers, max_size=2).map(tuple),
     condition=st.builds(Condition, absent=st.booleans(), etag=some_text),
     size=bounds,
     replaces=st.booleans(),
