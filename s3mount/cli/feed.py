@@ -225,14 +225,11 @@ class _Feed:
     # -- running
 
     def run(self) -> None:
-        from s3mount.cli.signals import until_signal
-
         quiet = self.options["quiet"]
         if_interrupted = "nothing was stored" if self.kind == "stream" else GO_ON
         with progress_bar(self._title(), quiet=quiet) as bar:
             report = self._report(bar)
-            work = partial(until_signal, partial(self._feed, report), bar.say)
-            requests = run(work, if_interrupted=if_interrupted)
+            requests = run(partial(self._feed, report), if_interrupted=if_interrupted)
         self._tell(report, requests)
 
     def _title(self) -> str:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 PRODUCER_END = 3.0  # seconds that it has after SIGTERM
+# Ctrl-C ends all of a pipeline at once: the end of what came may be seen here a moment before the
+# signal is, and what is not complete would be taken for complete.
+SIGNAL_TIME = 0.1
 
 
 class NotWanted(OSError):
@@ -29,6 +32,8 @@ class Stream:
             status = await trio.to_thread.run_sync(self.process.wait)
             if status:
                 raise NotWanted(f"nothing was stored: the producer failed with status {status}")
+        else:
+            await trio.sleep(SIGNAL_TIME)
         if self.exact is not None and size != self.exact:
             raise NotWanted(f"nothing was stored: {size} bytes came, not {self.exact}")
         if self.least is not None and size < self.least:

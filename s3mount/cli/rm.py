@@ -11,6 +11,7 @@ from s3mount.cli.tool_options import (
     confirm,
     dry_run_option,
     end,
+    one_of,
     recursive_option,
     summary_json_option,
     tell,
@@ -98,11 +99,15 @@ class _Removing:
     async def run(self, words: tuple[str, ...]) -> None:
         for what in [named(word, self.service) for word in words]:
             async with what.service.open(what.location) as store:
-                place = await find(store, what.location)
-                self._check(what, place)
-                if place.is_directory and self.ask:
-                    await self._confirm(what, place, store)
-                await self._remove(store, place)
+                with one_of(words, self.done):
+                    await self._one(what, store)
+
+    async def _one(self, what: Named, store: ObjectStore) -> None:
+        place = await find(store, what.location)
+        self._check(what, place)
+        if place.is_directory and self.ask:
+            await self._confirm(what, place, store)
+        await self._remove(store, place)
 
     def _check(self, what: Named, place: Place) -> None:
         if place.is_directory and not self.recursive:

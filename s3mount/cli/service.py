@@ -25,6 +25,7 @@ from s3mount.cli.settings import (
     stat_cache_path,
     writeback_config,
 )
+from s3mount.cli.signals import until_signal
 from s3mount.core.config import AttributeDefaults, NamespaceConfig, StoreConfig, WritebackConfig
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.location import Location, parse_location
@@ -166,10 +167,11 @@ def _service(given: Mapping[str, str | bool | None]) -> Service:
 def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
     """`work` in a trio loop of its own. What is logged below it is left out: the tool itself says
     what became of what it was told to do. Exits with a message, and the status
-    of exits.py for it, where it fails; `if_interrupted` says after Ctrl-C how to go on."""
+    of exits.py for it, where it fails; `if_interrupted` says after Ctrl-C how to go on: `work` is
+    cancelled then."""
     logging.getLogger("s3mount").addHandler(logging.NullHandler())
     try:
-        return trio.run(_awaited, work)
+        return trio.run(until_signal, work, complain)
     except BaseException as error:
         cause = _innermost(error)
         if isinstance(cause, KeyboardInterrupt):
@@ -184,10 +186,6 @@ def run(work: Callable[[], Awaitable[T]], *, if_interrupted: str) -> T:
             complain(str(cause))
             sys.exit(FAILED)
         raise
-
-
-async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
-    return await work()
 
 
 def _innermost(error: BaseException) -> BaseException:

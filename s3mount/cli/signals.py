@@ -1,8 +1,10 @@
-"""SIGTERM as Ctrl-C, for commands that have something to put in order before they end."""
+"""SIGTERM and SIGHUP as Ctrl-C, for commands that put something in order before they end."""
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -11,10 +13,19 @@ from s3mount.cli.exits import INTERRUPTED
 
 T = TypeVar("T")
 
+# Seconds: what ends sooner need not be explained.
+TELL_AFTER = 1.0
+
 
 async def until_signal(work: Callable[[], Awaitable[T]], say: Callable[[str], None]) -> T:
     """`work`, cancelled by SIGINT, SIGTERM or SIGHUP: raises KeyboardInterrupt once it has ended.
-    A second signal ends the process at once."""
+    A second signal ends the process at once.
+
+    Python's own KeyboardInterrupt may come between any two steps, also where an upload is begun
+    and nobody knows of it yet; a cancellation comes only where something is waited for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return await work()  # signals are the main thread's
     interrupted = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
@@ -26,8 +37,12 @@ async def until_signal(work: Callable[[], Awaitable[T]], say: Callable[[str], No
                         if interrupted:
                             os._exit(INTERRUPTED)
                         interrupted = True
-                        say("interrupted: what is on its way is finished first; once more: at once")
                         scope.cancel()
+                        nursery.start_soon(tell)
+
+                async def tell() -> None:
+                    await trio.sleep(TELL_AFTER)
+                    say("interrupted: what is on its way is finished first; once more: at once")
 
                 nursery.start_soon(listen)
                 result = await work()
@@ -35,3 +50,17 @@ async def until_signal(work: Callable[[], Awaitable[T]], say: Callable[[str], No
     if interrupted:
         raise KeyboardInterrupt
     return result
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt in here, also within until_signal: for what blocks, as a
+    question to the user does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

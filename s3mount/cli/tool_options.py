@@ -2,14 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 from s3mount.cli.exits import FAILED
 from s3mount.cli.mount import complain
 from s3mount.cli.service import Declined
+from s3mount.cli.signals import interrupting
 from s3mount.cli.texts import count_text, printable, size_text
 from s3mount.store.errors import StoreError
+from s3mount.transfer.places import NothingThere
 from s3mount.transfer.removing import Outcome
 
 recursive_option = click.option(
@@ -29,19 +33,36 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
 def confirm(question: str, otherwise: str) -> None:
-    """Raises Declined, also where nobody can answer."""
+    """Raises Declined, also where nobody can answer; KeyboardInterrupt after Ctrl-C."""
     try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
+        with interrupting():
+            agreed = click.confirm(question, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         agreed = False
     if not agreed:
         raise Declined(f"{otherwise}; --yes does it without asking")
 
 
+@contextmanager
+def one_of(words: Sequence[str], done: Outcome) -> Iterator[None]:
+    """Around the work for one of them. If it is not there, which is said, the others go on: that
+    is how it is for the same command after Ctrl-C. Raises NothingThere where it is the only one."""
+    try:
+        yield
+    except NothingThere as error:
+        if len(words) == 1:
+            raise
+        done.missing += 1
+        complain(str(error))
+
+
 def end(done: Outcome, verb: str, *, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    """Tells what is done; exits 1 where something failed. `verb`: 'copied', 'deleted'."""
+    """Tells what is done; exits 1 where something failed or was not there. `verb`: 'copied',
+    'deleted'."""
     tell(done, verb, dry_run=dry_run, as_json=as_json, quiet=quiet)
-    if done.failed:
+    if done.failed or done.missing:
         sys.exit(FAILED)
 
 

@@ -14,6 +14,7 @@ from s3mount.cli.texts import count_text, printable
 from s3mount.cli.tool_options import (
     dry_run_option,
     end,
+    one_of,
     recursive_option,
     summary_json_option,
     tell,
@@ -74,7 +75,8 @@ async def transfer_all(
         with progress_bar("moving" if manner.move else "copying", quiet=manner.quiet) as bar:
             for source in given:
                 one = _One(source, to, manner, bar)
-                await one.run(await stores.of(source), await stores.of(to), done)
+                with one_of(sources, done):
+                    await one.run(await stores.of(source), await stores.of(to), done)
 
 
 def run_transfer(

@@ -21,6 +21,7 @@ class Outcome:
     objects: int = 0
     bytes: int = 0
     failed: int = 0
+    missing: int = 0  # of several things that were named, those that are not there
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
     def fail(self, key: str, error: Exception) -> None:

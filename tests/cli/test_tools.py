@@ -1,19 +1,12 @@
 """`s3mount ls`, `cp`, `mv` and `rm` on both services, as a user meets them."""
 
-import itertools
 import json
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.tools import Tools
-from tests.counting_proxy import CountingProxy, Fault, Seen
-from tests.mounting import environment
 from tests.servers import Bucket, CephServer, Server
 
 MARKER = "application/x-directory"
@@ -187,51 +180,6 @@ def test_a_stranger_is_refused_with_a_remedy(
         failed = Tools(stranger, tmp_path).run(*words, status=2)
         assert "no permission to list the bucket" in failed.output
     assert ceph_bucket.keys() == ["a"]
-
-
-class Halfway:
-    """A fault that lets nine requests pass and holds all others back until `go`."""
-
-    def __init__(self) -> None:
-        self.reached, self.go = threading.Event(), threading.Event()
-        self._passed = itertools.count(1)
-        self.fault = Fault(before=self._hold)
-
-    def _hold(self, seen: Seen) -> None:
-        if next(self._passed) >= 10:
-            self.reached.set()
-            self.go.wait(30)
-
-
-def test_an_interrupted_move_loses_nothing_and_says_how_to_go_on(tools: Tools) -> None:
-    contents = {f"{n:03}": b"%d" % n for n in range(80)}
-    for name, data in contents.items():
-        tools.bucket.put(f"old/{name}", data)
-    name = tools.bucket.name
-    words = ["mv", "-rv", f"{name}:/old", f"{name}:/new"]
-    halfway = Halfway()
-    with CountingProxy(tools.bucket.server.url) as proxy:
-        proxy.inject("CopyObject", halfway.fault, times=80)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "s3mount", *words, "--endpoint-url", proxy.url],
-            env=environment(tools.bucket, tools.home),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert halfway.reached.wait(60)
-        process.send_signal(signal.SIGINT)
-        halfway.go.set()
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "the same command moves the rest" in told
-    assert "Traceback" not in told
-    there = set(tools.bucket.keys())
-    for part in contents:
-        assert {f"old/{part}", f"new/{part}"} & there, part
-    tools.run(*words)
-    assert tools.bucket.keys() == [f"new/{part}" for part in contents]
-    assert tools.bucket.get("new/077") == b"77"
 
 
 def test_a_bucket_called_like_a_command_can_still_be_listed(

@@ -1,7 +1,13 @@
 """The tools without a mount, called as a user calls them."""
 
+import itertools
 import os
-from collections.abc import Iterator
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +15,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from s3mount.cli.main import main
+from s3mount.store.probing import KEY_PREFIX
+from tests.counting_proxy import CountingProxy, Fault, Seen
 from tests.mounting import environment
 from tests.servers import Bucket
 
@@ -44,3 +52,58 @@ class Tools:
         finally:
             os.environ.clear()
             os.environ.update(saved)
+
+
+class Halfway:
+    """A fault that lets some requests pass and holds all others back until `go`."""
+
+    def __init__(self, passing: int) -> None:
+        self.reached, self.go = threading.Event(), threading.Event()
+        self._passing = passing
+        self._passed = itertools.count(1)
+        self.fault = Fault(before=self._hold)
+
+    def _hold(self, seen: Seen) -> None:
+        if KEY_PREFIX not in seen.key and next(self._passed) > self._passing:
+            self.reached.set()
+            self.go.wait(30)
+
+
+def interrupted(
+    tools: Tools,
+    words: Sequence[str | Path],
+    operation: str,
+    passing: int,
+    *,
+    given: bytes | None = None,
+    program: str = "",
+) -> str:
+    """What the command says that is interrupted when so many requests of `operation` have passed
+    and the next ones are on their way. Its standard input has `given` and does not end; `program`
+    runs before it."""
+    halfway = Halfway(passing)
+    code = f"{program}\nfrom s3mount.cli.main import main\nmain()"
+    with CountingProxy(tools.bucket.server.url) as proxy:
+        proxy.inject(operation, halfway.fault, times=1000)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, words), "--endpoint-url", proxy.url],
+            env=environment(tools.bucket, tools.home),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stderr is not None
+        if given is not None:
+            process.stdin.write(given)
+            process.stdin.flush()
+        assert halfway.reached.wait(60), process.communicate(timeout=60)
+        process.send_signal(signal.SIGINT)
+        halfway.go.set()
+        told = process.stderr.read().decode()
+        assert process.wait(60) == 130, told
+        process.stdin.close()
+        process.stderr.close()
+    assert "Traceback" not in told
+    assert re.search(r"^s3mount: interrupted; ", told, re.MULTILINE), told
+    return told

@@ -3,6 +3,9 @@ is finished without a mount."""
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from s3mount.core.config import MIB
-from tests.cli.tools import Tools
+from tests.cli.tools import Halfway, Tools
 from tests.counting_proxy import CountingProxy
 from tests.lifecycle import test_journals
 from tests.lifecycle.test_journals import cache_of, dead_with_unsent
@@ -134,6 +137,37 @@ def test_what_cannot_be_sent_stays_in_the_journal(
     proxy.down = False
     assert dead.run("uploads", "resume", moto_bucket.name).returncode == 0
     assert moto_bucket.get("file") == DATA
+
+
+def test_ctrl_c_leaves_the_rest_in_the_journal_and_the_same_command_goes_on(
+    moto_bucket: Bucket, mounts: Mounts, proxy: CountingProxy
+) -> None:
+    dead = dead_with_unsent(mounts, moto_bucket, proxy)
+    words = ["uploads", "resume", moto_bucket.name]
+    # The mount's journal knows it by the address that the mount had; the fault is there.
+    halfway = Halfway(0)
+    proxy.inject("PutObject", halfway.fault, times=1000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "s3mount", *words],
+        env=dead.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert halfway.reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    proxy.down = True  # what is on its way is not stored
+    proxy.cut()
+    halfway.go.set()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted; nothing is lost: the journals have what is left" in told
+    assert "Traceback" not in told
+    proxy.down = False
+    proxy.clear()
+    assert cache_of(dead).joinpath("journal.sqlite").exists()
+    assert dead.run(*words).returncode == 0
+    assert moto_bucket.get("file") == DATA
+    assert listed(dead) == []
 
 
 def test_a_spool_that_is_elsewhere_is_not_taken_for_lost(
