@@ -5,8 +5,13 @@ page cache: the death of the process loses nothing. A segment is made, with its 
 synced, before it is needed, so that making `sync` true takes one fdatasync. Each entry's checksum
 covers the one before it and its serial number: what is read back is a prefix in order.
 
+A new segment is full of zeros. Where a file grows, or its blocks were never written, each
+fdatasync is a transaction of the disk's file system as well: measured on a busy ext4, 1.0 ms on
+average instead of 0.3.
+
     segment  MAGIC, format, number, identity (16 bytes), CRC
     entry    length, serial, CRC of these two and the CRC before; payload; its CRC
+    rest     zeros, if anything
 
 All but `append` and `rotate` blocks and belongs in a thread.
 """
@@ -56,8 +61,8 @@ class Segment:
     unsynced: bool = False
 
     @classmethod
-    def create(cls, directory: Path, number: int, identity: bytes) -> "Segment":
-        """Made, empty, and durable with its name; blocks."""
+    def create(cls, directory: Path, number: int, identity: bytes, reserve: int = 0) -> "Segment":
+        """Made, empty, and durable with its name, and so long if the disk has room; blocks."""
         path = directory / f"{NAME}{number:012}"
         fresh = directory / f"{NEW}{number:012}"
         header = _SEGMENT.pack(MAGIC, FORMAT, number, identity)
@@ -66,6 +71,10 @@ class Segment:
         fd = os.open(fresh, flags, 0o600)
         try:
             _write_all(fd, header + _CRC.pack(crc), 0)
+            try:
+                _write_all(fd, bytes(max(reserve - HEADER_SIZE, 0)), HEADER_SIZE)
+            except OSError:
+                os.ftruncate(fd, HEADER_SIZE)  # it grows, then
             os.fsync(fd)
             fresh.rename(path)  # one that has the name has its header
             sync_directory(directory)
@@ -187,7 +196,7 @@ def _check_header(path: Path, data: bytes, identity: bytes) -> int:
 
 
 class _Entries:
-    """Iterates over the valid entries; then `rest` is how many bytes follow them."""
+    """Iterates over the valid entries; then `rest` is how many bytes of others follow them."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -211,4 +220,4 @@ class _Entries:
                 break
             at = end + _CRC.size
             yield serial, payload
-        self.rest = len(data) - at
+        self.rest = len(data[at:].rstrip(b"\0"))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from s3mount.core.config import MIB
 from s3mount.core.errors import ConfigurationError
 from s3mount.writeback import journal_log as logs
 from s3mount.writeback.journal_database import Database, JournalUnusable, Place
@@ -17,6 +18,7 @@ from s3mount.writeback.journal_rows import decode_rows, unpack_changes
 log = logging.getLogger(__name__)
 
 NO_SEGMENT = 0  # in the database of a journal that is being removed
+FIRST_SEGMENT = MIB  # filled with zeros while the mount waits: a millisecond
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ def restore(directory: Path, database: Database, digest: bytes) -> Restored:
     written_at = max((path.stat().st_mtime for path in old), default=0.0)
     contents = replace(decode_rows(rows), written_at=written_at)
     numbers = itertools.count(max(replay.numbers, default=0) + 1)
-    segment = logs.Segment.create(directory, next(numbers), digest)
+    segment = logs.Segment.create(directory, next(numbers), digest, FIRST_SEGMENT)
     try:
         database.apply(changes, applied, segment.number)
     except BaseException as error:

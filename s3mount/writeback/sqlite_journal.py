@@ -102,7 +102,8 @@ class SqliteJournal(RowRecorder):
 
     def _new_segment(self) -> logs.Segment:
         """Blocks. Threads may do it at the same time: no number is given twice."""
-        return logs.Segment.create(self.directory, next(self._numbers), self._digest)
+        number = next(self._numbers)
+        return logs.Segment.create(self.directory, number, self._digest, SEGMENT_SIZE)
 
     # -- recording
 

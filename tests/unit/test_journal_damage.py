@@ -69,24 +69,28 @@ def written(tmp_path: Path) -> tuple[Path, list[int]]:
     ends = []
     for number in range(1, COMMITS + 1):
         commit(journal, number)
-        ends.append(segment_of(directory).stat().st_size)
+        ends.append(int(journal.report()["log"]))
     journal.abandon()
     return directory, ends
 
 
+@pytest.mark.parametrize("filled", [False, True], ids=["shorter", "zeros"])
 def test_a_log_cut_anywhere_holds_the_commits_before_the_cut(
-    written: tuple[Path, list[int]], tmp_path: Path
+    written: tuple[Path, list[int]], tmp_path: Path, filled: bool
 ) -> None:
+    """What did not reach the disk is missing, or still the zeros that a segment begins with."""
     directory, ends = written
     whole = segment_of(directory).read_bytes()
-    assert ends[-1] == len(whole)
-    cuts = random.Random(1).sample(range(journal_log.HEADER_SIZE, len(whole)), 60)
+    assert not any(whole[ends[-1] :])
+    cuts = random.Random(1).sample(range(journal_log.HEADER_SIZE, ends[-1]), 60)
     for cut in [*cuts, *ends, *(end - 1 for end in ends), journal_log.HEADER_SIZE]:
-        segment_of(directory).write_bytes(whole[:cut])
+        image = whole[:cut].ljust(len(whole) if filled else cut, b"\0")
+        segment_of(directory).write_bytes(image)
         found, problems = contents_of(directory, tmp_path / "scratch")
-        assert last_commit(found) == sum(end <= cut for end in ends)
-        at_an_end = cut in (*ends, journal_log.HEADER_SIZE)
-        assert bool(problems) == (not at_an_end), (cut, problems)
+        intact = [end for end in ends if image[:end] == whole[:end]]
+        assert last_commit(found) == len(intact)
+        rest = image[max(intact, default=journal_log.HEADER_SIZE) :]
+        assert bool(problems) == any(rest), (cut, problems)
 
 
 def test_damage_of_the_log_leaves_a_prefix_and_is_reported(
@@ -94,7 +98,7 @@ def test_damage_of_the_log_leaves_a_prefix_and_is_reported(
 ) -> None:
     directory, ends = written
     whole = segment_of(directory).read_bytes()
-    for at in random.Random(2).sample(range(journal_log.HEADER_SIZE, len(whole)), 60):
+    for at in random.Random(2).sample(range(journal_log.HEADER_SIZE, ends[-1]), 60):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << (at % 8)
         segment_of(directory).write_bytes(damaged)
