@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3mount.cli.service import Service
-from s3mount.control.client import NoMount, Refused, ask
+from s3mount.control.client import NoMount, OtherVersion, Refused, ask
 from s3mount.core.errors import ConfigurationError
 from s3mount.core.location import Location, looks_remote
 from s3mount.fuse.mountpoint import FUSE_TYPE, mount_table
@@ -62,6 +62,8 @@ def _in_mount(text: str, mountpoint: Path, service: Service) -> Named:
     try:
         ask(mountpoint, "flush")
         status = ask(mountpoint, "status")
+    except OtherVersion as error:
+        raise ConfigurationError(f"{text}: {error}, or name the object as BUCKET:/KEY") from None
     except NoMount as error:
         raise ConfigurationError(f"{text}: {error}; name the object as BUCKET:/KEY") from None
     except (Refused, TimeoutError) as error:

@@ -18,8 +18,8 @@ from s3mount.cli.exits import DONE, USAGE
 from s3mount.cli.mount import complain
 from s3mount.cli.status_text import PriceList, Row, other_version, report, summary
 from s3mount.cli.texts import printable
+from s3mount.control.answers import is_readable_status
 from s3mount.control.client import ask_all
-from s3mount.control.status_format import FORMAT
 from s3mount.core.errors import ConfigurationError
 from s3mount.core.prices import Prices, cost, read_prices
 from s3mount.fuse.mountpoint import FUSE_TYPE, mount_of, mount_table
@@ -102,7 +102,7 @@ def _one(path: Path, watch: bool, pause: float, as_json: bool, price_list: Price
     answer = ask_mount(path, "status")
     if as_json:
         click.echo(json.dumps(_with_cost(answer, price_list), indent=2, sort_keys=True))
-    elif answer.get("format") != FORMAT:
+    elif not is_readable_status(answer):
         fail(f"{path} {other_version(answer)}")
     else:
         _print(report(answer, price_list))
@@ -134,7 +134,7 @@ def _lines() -> list[str]:
     answered = {answer["mountpoint"] for answer in answers}
     for path in {str(entry.path) for entry in mount_table() if entry.kind == FUSE_TYPE}:
         if path not in answered:
-            lines.append(f"{printable(path)}  does not answer: dead, or of another user")
+            lines.append(f"{printable(path)}  does not answer: dead, of another user or version")
     return sorted(lines) or ["no mounts"]
 
 
@@ -150,7 +150,7 @@ def _print(rows: list[Row]) -> None:
 
 
 def _with_cost(answer: Json, price_list: PriceList) -> Json:
-    if answer.get("format") != FORMAT:
+    if not is_readable_status(answer):
         return answer
     found = cost(price_list.prices, answer["requests"], answer["totals"]["bytes_in"])
     return {

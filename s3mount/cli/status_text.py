@@ -6,7 +6,7 @@ from typing import Any
 
 from s3mount.cli.asking import left_text
 from s3mount.cli.texts import count_text, printable, rate_text, size_text, time_text
-from s3mount.control.status_format import FORMAT
+from s3mount.control.answers import is_readable_status
 from s3mount.core.prices import Prices, cost
 
 Json = Any
@@ -66,7 +66,7 @@ def head(status: Json) -> list[Row]:
 
 def summary(status: Json) -> str:
     """One line of a mount among others."""
-    if status.get("format") != FORMAT:
+    if not is_readable_status(status):
         return printable(f"{status.get('mountpoint')}  {other_version(status)}")
     pending, totals = status["pending"], status["totals"]
     parts = [
@@ -89,7 +89,10 @@ def summary(status: Json) -> str:
 def other_version(status: Json) -> str:
     """Why the mount's status is not shown."""
     version = status.get("version")
-    return f"is served by s3mount {version}, whose status this one cannot read; see --json"
+    return (
+        f"is served by s3mount {version}, whose status this one cannot read; --json shows it, and a"
+        " new mount will be of this version"
+    )
 
 
 def speed_text(pending: Json) -> str:

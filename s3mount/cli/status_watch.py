@@ -14,8 +14,8 @@ from s3mount.cli.asking import fail
 from s3mount.cli.status_screen import screen
 from s3mount.cli.status_text import PriceList, other_version, summary
 from s3mount.cli.texts import time_text
+from s3mount.control.answers import is_readable_status
 from s3mount.control.client import NoMount, Refused, ask
-from s3mount.control.status_format import FORMAT
 from s3mount.core.rate import Rate
 
 Json = Any
@@ -67,7 +67,7 @@ class Watch:
         except Refused as error:
             self.banner = self._since(f"refused: {error}", now)
         else:
-            if status.get("format") != FORMAT:
+            if not is_readable_status(status):
                 fail(f"{self.path} {other_version(status)}")
             self.status, self.banner, self._answered_at = status, "", now
             self.measured = self.session.measure(status, now)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3mount.control.address import all_sockets, find_sockets
+from s3mount.control.answers import BY_COMMAND, PENDING, fits
 
 Json = Any
 
@@ -20,6 +21,17 @@ class NoMount(Exception):
 
 class Refused(Exception):
     """The mount answered with an error; the text says which."""
+
+
+class OtherVersion(Refused):
+    """The mount answered something that this version does not understand."""
+
+    def __init__(self, who: Path, command: str) -> None:
+        super().__init__(
+            f"the mount on {who} is of another version of s3mount: its answer to {command!r} is not"
+            f" understood; 'fusermount3 -u {who}' has it send what is pending and end, then mount"
+            " it again"
+        )
 
 
 def ask(
@@ -33,8 +45,8 @@ def ask(
     """The result of one command; `mountpoint` must be resolved (fuse.mountpoint.resolve).
 
     `progress` is called about twice a second while it lasts. Raises NoMount if nobody listens or
-    the mount ends before it answers, Refused, and TimeoutError after `silence` seconds without a
-    line: the mount hangs.
+    the mount ends before it answers, Refused, OtherVersion unless the result is as answers.py has
+    it, and TimeoutError after `silence` seconds without a line: the mount hangs.
     """
     with _connect(mountpoint) as connection:
         answered, result = _ask(connection, command, arguments, progress, silence, mountpoint)
@@ -64,6 +76,8 @@ def _ask(
     who: Path,
 ) -> tuple[bool, Json]:
     """Whether it answered, and its result."""
+    shape = BY_COMMAND.get(command, object)
+    of_progress = PENDING if command in BY_COMMAND else object
     connection.settimeout(silence)
     request = {"command": command, **arguments}
     try:
@@ -71,12 +85,17 @@ def _ask(
         with connection.makefile("rb") as lines:
             for line in lines:
                 message = json.loads(line)
+                if not isinstance(message, dict):
+                    raise OtherVersion(who, command)
                 if "result" in message:
+                    if not fits(message["result"], shape):
+                        raise OtherVersion(who, command)
                     return True, message["result"]
                 if "error" in message:
-                    raise Refused(message["error"])
-                if progress is not None:
-                    progress(message.get("progress"))
+                    raise Refused(str(message["error"]))
+                told = message.get("progress")
+                if progress is not None and fits(told, of_progress):
+                    progress(told)
     except TimeoutError:
         raise TimeoutError(f"the mount on {who} has not answered for {silence:.0f} s") from None
     except (ConnectionError, ValueError):

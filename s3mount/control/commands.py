@@ -9,8 +9,8 @@ from typing import Any
 import trio
 
 import s3mount
+from s3mount.control.answers import FORMAT
 from s3mount.control.server import Command, CommandFailed
-from s3mount.control.status_format import FORMAT
 from s3mount.core.config import MountConfig
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.stat import Change

@@ -1,7 +1,7 @@
 """What `s3mount status` shows of the file system, as JSON-able values.
 
 Names and meanings are those of the man page, for programs read them: none is taken away or used
-for something else without a new FORMAT (control/status_format.py).
+for something else without a new FORMAT (control/answers.py).
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from s3mount.control.status_format import FORMAT
+from s3mount.control.answers import FORMAT
 
 MIB = 1024 * 1024
 
