@@ -27,6 +27,8 @@ from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.build import open_filesystem
 from s3mount.filesystem.filesystem import FileSystem
+from s3mount.filesystem.open_file import OpenFile
+from s3mount.filesystem.records import FileRecords
 from s3mount.store.errors import ConnectionLost
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.journal_records import JournalContents
@@ -90,6 +92,8 @@ class RelaunchingDriver(Driver):
         self.lives = 0
         # What a file may have after a crash (None: it may be absent), if that is not its content.
         self.unsure: dict[Node, list[bytes | None]] = {}
+        # What was released without a close that waits, and with which content.
+        self._behind: dict[Node, tuple[FileRecords, bytes]] = {}
 
     async def run(self, operations: list[Operation]) -> None:
         left = iter(operations)
@@ -214,12 +218,37 @@ class RelaunchingDriver(Driver):
     async def _write_all(self, handle: Handle, offset: int, data: bytes, step: int) -> None:
         self._is_changing(handle.node, bytes(handle.node.content))
         await super()._write_all(handle, offset, data, step)
+        self._may_be_sent(handle)
+
+    def _may_be_sent(self, handle: Handle) -> None:
+        """A PUT of an earlier close waits 5 s at most for a program that goes on writing."""
+        file = self._open_file(handle)
+        if file is not None and file.put is not None:
+            self._may_be_stored(handle.node)
+
+    def _open_file(self, handle: Handle) -> OpenFile | None:
+        fs = self.client.fs
+        return fs.state.open_files.get(fs.inode(self.client.handles[handle.number]))
 
     async def _release(self, handle: Handle) -> None:
+        file = self._open_file(handle)
         await super()._release(handle)
         last = not any(other.node is handle.node for other in self.handles)
-        if last or handle.flags & os.O_ACCMODE != os.O_RDONLY:
+        if not last and handle.flags & os.O_ACCMODE == os.O_RDONLY:
+            return
+        if file is not None and file.records.behind:
+            # Without a FLUSH nobody waited: with write-back the bytes go to the disk first.
+            self._may_be_stored(handle.node)
+            self._behind[handle.node] = file.records, bytes(handle.node.content)
+        else:
             self._is_safe(handle.node)
+
+    def _settle_behind(self) -> None:
+        """What nobody waited for is safe by now, if it is."""
+        for node, (records, content) in self._behind.items():
+            if not records.behind and node.content == content:
+                self._is_safe(node)
+        self._behind = {}
 
     def _keep(self, number: int, node: Node, flags: int) -> Handle:
         """A handle of a file that was created, truncated or opened; called at once."""
@@ -282,12 +311,14 @@ class RelaunchingDriver(Driver):
         chosen = self._handle(handle, writable=True)
         self._is_changing(chosen.node, bytes(chosen.node.content))
         await super().op_ftruncate(handle, size, _, __)
+        self._may_be_sent(chosen)
 
     # -- after a crash
 
     def _fall_back(self) -> None:
         """No handle is left; of what was not closed only what was closed before."""
         self.handles.clear()
+        self._settle_behind()
         self._lost = {node: allowed for node, allowed in self.unsure.items() if self._path_of(node)}
         self.unsure.clear()
 
