@@ -212,15 +212,19 @@ class Replay:
         self.mutations.add_marker(inode, intent)
 
     def _made_again(self, intent: Intent) -> Inode | None:
-        """A directory whose name an earlier intent is about to free: what the bucket still has
-        below it is not in it, as in any directory made here."""
+        """A directory whose name an earlier intent is about to free: what that has still to remove
+        is not in it. Below what a rename has still to move nothing is in it, as in any directory
+        made here; else files in it may have been sent before the crash."""
         if intent.attributes is None or intent.key in (ROOT_MARKER, self.state.config.prefix):
             return None
         parent, name = place = self._place(intent.key)
         freed = parent.directory is not None and name in parent.directory.pins
         if not freed or self._entry(place) is not None:
             return None
-        inode = self.state.namespace.add(parent, name, intent.attributes, directory=True)
+        if self.state.queue.trees_over(intent.key):
+            inode = self.state.namespace.add(parent, name, intent.attributes, directory=True)
+        else:
+            inode = self.state.namespace.recall(*place, directory=True)
         self.mutations.hide_below(inode)
         return inode
 

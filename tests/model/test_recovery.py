@@ -374,6 +374,25 @@ class TestMkdir:
         assert len(await recover(store, config, dead, later=WEEK)) == 1
         assert stat.S_IMODE(attributes_of(store.objects["d/"]).mode) == 0o700
 
+    @pytest.mark.parametrize("before", ["d", "d/"])
+    async def test_the_files_sent_since_the_name_was_freed_are_in_it(
+        self,
+        store: MemoryStore,
+        config: MountConfig,
+        dead: DeadMount,
+        autojump_clock: object,
+        before: str,
+    ) -> None:
+        """By a file or another directory, whose removal the journal still has."""
+        for key in ("d/old", "d/sub/old", before):
+            dead.intent(Kind.DELETE, key, source_etag=ours(store, key, b""))
+        self.record(dead)
+        ours(store, "d/new", b"new")
+        async with remounted(store, config, MemoryJournal(dead.contents())) as client:
+            assert await client.ls("d") == ["new"]
+            assert await client.read("d/new") == b"new"
+        assert contents(store) == {"d/": b"", "d/new": b"new"}
+
     async def test_the_names_that_others_put_there_are_seen(
         self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
     ) -> None:
