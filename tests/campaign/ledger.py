@@ -84,12 +84,14 @@ def matches(wanted: Entry | None, found: Entry | None) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """One acknowledged operation. `kept`: it was a close or an fsync of a file's bytes."""
+    """One acknowledged operation. `kept`: it was a close or an fsync of a file's bytes; `renamed`:
+    which got their names afterwards."""
 
     what: str
     groups: Sequence[Group]
     kept: bool
     acknowledged: float  # time.monotonic()
+    renamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,13 @@ class Ledger:
     safe_until: float = 0.0  # before it: the disk says that it had all changes up to then
 
     def do(
-        self, what: str, groups: Sequence[Group], action: Callable[[], None], *, kept: bool = False
+        self,
+        what: str,
+        groups: Sequence[Group],
+        action: Callable[[], None],
+        *,
+        kept: bool = False,
+        renamed: bool = False,
     ) -> None:
         """Raises what `action` raises; then the groups stay pending."""
         self.note(f"begin {what}")
@@ -128,7 +136,7 @@ class Ledger:
         for group in groups:
             self._remember(group)
         action()
-        self.steps.append(Step(what, groups, kept, time.monotonic()))
+        self.steps.append(Step(what, groups, kept, time.monotonic(), renamed))
         self.pending = ()
         for group in groups:
             apply(self.tree, group)
@@ -210,28 +218,46 @@ class Ledger:
         safe_until = max(self.safe_until, self.died - window)
         floor = 0
         for number, step in enumerate(self.steps):
-            if step.acknowledged < safe_until or (all_kept and step.kept):
+            if step.acknowledged < safe_until:
                 floor = number + 1
+            elif all_kept and step.kept:
+                floor = number + (not step.renamed)
         wrong = self._compare(self.tree, self.pending, found)
         best, age = wrong, 0.0
         dropped: set[int] = set()
         pending = list(self.pending)
-        if wrong and not all_kept:
+        for number, step in enumerate(self.steps[floor:], floor):
             # A symbolic link is an object like a file's: it may be there before older changes.
-            for number, step in enumerate(self.steps[floor:], floor):
-                if step.what.startswith("symlink"):
-                    dropped.add(number)
-                    pending += step.groups
+            link = not all_kept and step.what.startswith("symlink")
+            if wrong and (step.renamed or link):
+                dropped.add(number)
+                pending += step.groups
+                age = max(age, self.died - step.acknowledged)
+        if dropped:
+            best = self._compare(self._without(dropped), pending, found)
         for number in reversed(range(floor, len(self.steps))):
             if not best:
                 break
-            if self.steps[number].kept:
+            if self.steps[number].kept or number in dropped:
                 continue  # it is in the bucket, whatever became of its neighbours
             dropped.add(number)
             best = self._compare(self._without(dropped), pending, found)
-            age = self.died - self.steps[number].acknowledged
+            age = max(age, self.died - self.steps[number].acknowledged)
+        best = [*best, *self._bytes_gone(dropped, found)]
         self.accept(found)
-        return (best, age) if not best else (wrong, 0.0)
+        return (best, age) if not best else (wrong or best, 0.0)
+
+    def _bytes_gone(self, dropped: set[int], found: Tree) -> list[str]:
+        """Of files whose last name may be lost, but not what they were called before."""
+        there = {entry.digest for entry in found.values() if entry.kind == "file"}
+        renamed = [self.steps[number] for number in dropped if self.steps[number].renamed]
+        paths = {path for step in renamed for group in step.groups for path in group}
+        wanted = {path: self.tree[path] for path in sorted(paths) if path in self.tree}
+        return [
+            f"{self.name}/{path}: acknowledged {entry}, under no name"
+            for path, entry in wanted.items()
+            if entry.kind == "file" and entry.digest not in there
+        ]
 
     def _without(self, dropped: set[int]) -> Tree:
         tree = dict(self.base)

@@ -105,6 +105,26 @@ def test_a_power_cut_never_takes_what_close_acknowledged(ledger: Ledger) -> None
         assert bool(losses) == wrong, (found, all_kept)
 
 
+@pytest.mark.parametrize("all_kept", [False, True])
+def test_a_power_cut_may_take_the_last_renames_and_never_what_they_renamed(
+    ledger: Ledger, all_kept: bool
+) -> None:
+    """rsync: written and closed as `.x`, then renamed."""
+    ledger.extra = lambda path: path.startswith(".")
+    for found, age, wrong in (
+        ({"a": B, "b": B}, 0.1, False),
+        ({"a": A, "b": B, ".x": B}, 0.1, False),
+        ({"a": A, "b": B, ".x": B}, 0.9, True),  # too long ago
+        ({"a": A, "b": A}, 0.1, True),  # its bytes are gone
+        ({"b": B, ".x": B}, 0.1, True),
+    ):
+        ledger.accept({"a": A, "b": B})
+        steps(ledger, ({"a": B}, True, age))
+        ledger.steps[-1] = replace(ledger.steps[-1], renamed=True)
+        losses, _ = ledger.settle_after_cut(found, 0.5, all_kept=all_kept)
+        assert bool(losses) == wrong, (found, age)
+
+
 def test_a_power_cut_never_takes_what_the_journal_had_fsynced(ledger: Ledger) -> None:
     directory = Entry("directory")
     for synced_before, wrong in ((0.2, False), (0.05, True)):

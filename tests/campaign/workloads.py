@@ -15,6 +15,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.campaign.ledger import CERTAIN, Entry, Ledger, Unfinished, digest, file_entry, read_entry
@@ -271,7 +272,8 @@ class Rsync(ShellWorkload):
                 groups.append({path: wanted.get(path)})
         # rsync would make a directory that is missing, beside the bucket once that is unmounted.
         command = ("env", "-C", self.root, "rsync", "-a", "--delete", f"{self.source}/", "./")
-        self.ledger.do("rsync", groups, lambda: self.shell.run(*command), kept=True)
+        run = partial(self.shell.run, *command)
+        self.ledger.do("rsync", groups, run, kept=True, renamed=True)
 
     def _change_source(self) -> None:
         for _ in range(self.random.randrange(1, 8)):
@@ -499,7 +501,7 @@ class Logs(Workload):
 
 
 SQLITE = r"""
-import sqlite3, sys
+import os, sqlite3, sys
 path, begin = sys.argv[1], int(sys.argv[2])
 base = None
 for number in range(begin, begin + 100000):
@@ -513,6 +515,10 @@ for number in range(begin, begin + 100000):
     base.execute("BEGIN IMMEDIATE")
     base.execute("INSERT INTO rows VALUES (?, ?)", (number, "y" * (number * 37 % 3000)))
     base.execute("COMMIT")
+    # SQLite does without that fsync where the directory cannot be opened: the mount has died.
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
     print(number, flush=True)
 """
 
