@@ -2,8 +2,8 @@
 
 import click
 
-from s3mount.cli.service import Service, service_options
-from s3mount.cli.transferring import Manner, manner_options, run_transfer
+from s3mount.cli.service import Service
+from s3mount.cli.transferring import Manner, run_transfer, transfer_options
 
 EXAMPLES = """\b
 Examples:
@@ -15,20 +15,8 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Copy objects within S3.")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.argument("target")
-@manner_options
-@service_options(writing=True)
-def cp(
-    service: Service,
-    sources: tuple[str, ...],
-    target: str,
-    recursive: bool,
-    dry_run: bool,
-    verbose: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@transfer_options()
+def cp(service: Service, sources: tuple[str, ...], target: str, manner: Manner) -> None:
     """Copy objects within S3: nothing travels through this machine.
 
     SOURCE and TARGET are BUCKET:/KEY, s3://BUCKET/KEY or a path in a mount, whose unsent changes
@@ -37,7 +25,6 @@ def cp(
     objects up to 5 GiB. An object that is at the target already is replaced. Keys are taken
     literally: there are no wildcards.
     """
-    manner = Manner(recursive, dry_run, verbose, as_json, quiet)
     run_transfer(
         sources,
         target,

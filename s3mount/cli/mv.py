@@ -2,8 +2,8 @@
 
 import click
 
-from s3mount.cli.service import Service, service_options
-from s3mount.cli.transferring import Manner, manner_options, run_transfer
+from s3mount.cli.service import Service
+from s3mount.cli.transferring import Manner, run_transfer, transfer_options
 
 EXAMPLES = """\b
 Examples:
@@ -14,27 +14,14 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES, short_help="Move objects within S3.")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.argument("target")
-@manner_options
-@service_options(writing=True)
-def mv(
-    service: Service,
-    sources: tuple[str, ...],
-    target: str,
-    recursive: bool,
-    dry_run: bool,
-    verbose: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@transfer_options(move=True)
+def mv(service: Service, sources: tuple[str, ...], target: str, manner: Manner) -> None:
     """Move objects within S3: each is copied, looked at in its new place, then deleted.
 
     At every moment each object has its old name or its new one, or both. SOURCE and TARGET are
     those of 's3mount cp'. What others change while it is being moved stays where it is as well,
     and is reported. Interrupted, the same command goes on with what is left.
     """
-    manner = Manner(recursive, dry_run, verbose, as_json, quiet, move=True)
     run_transfer(
         sources,
         target,

@@ -1,15 +1,17 @@
 """What `s3mount cp` and `s3mount mv` have in common."""
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
 from s3mount.cli.mount import complain
 from s3mount.cli.named import Named, named
 from s3mount.cli.progress import Bar, progress_bar, quiet_option
-from s3mount.cli.service import Service, run
+from s3mount.cli.service import Service, run, service_options
 from s3mount.cli.texts import count_text, printable
 from s3mount.cli.tool_options import (
     dry_run_option,
@@ -74,7 +76,7 @@ async def transfer_all(
         stores = Stores(stack)
         with progress_bar("moving" if manner.move else "copying", quiet=manner.quiet) as bar:
             for source in given:
-                one = _One(source, to, manner, bar)
+                one = _One(source, to, manner, bar, alone=len(given) == 1)
                 with one_of(sources, done):
                     await one.run(await stores.of(source), await stores.of(to), done)
 
@@ -99,13 +101,14 @@ def run_transfer(
 
 
 class _One:
-    """One source word to the target."""
+    """One source word to the target; `alone`: there is no other."""
 
-    def __init__(self, source: Named, to: Named, manner: Manner, bar: Bar) -> None:
+    def __init__(self, source: Named, to: Named, manner: Manner, bar: Bar, *, alone: bool) -> None:
         self.source = source
         self.to = to
         self.manner = manner
         self.bar = bar
+        self.alone = alone
 
     async def run(self, origin: ObjectStore, store: ObjectStore, done: Outcome) -> None:
         place = await find(origin, self.source.location)
@@ -119,10 +122,13 @@ class _One:
             move=self.manner.move,
             dry_run=self.manner.dry_run,
             each=self._each,
+            progress=self._progress,
         )
         try:
             if place.info is not None:
                 self._check_file(place, target, there, same_bucket)
+                if self.alone:  # else how much there is is known at the end
+                    self.bar.total_bytes = place.info.size
                 await transfer.file(place.info, target.key)
             else:
                 prefix = _prefix(target)
@@ -166,6 +172,9 @@ class _One:
                 " the other, or the same; choose another target"
             )
 
+    def _progress(self, amount: int) -> None:
+        self.bar.done_bytes += amount
+
     def _each(self, source: str, target: str) -> None:
         self.bar.done_files += 1
         self.bar.note = source
@@ -177,11 +186,30 @@ def _prefix(target: Location) -> str:
     return f"{target.key.rstrip('/')}/" if target.key else ""
 
 
-def manner_options(command: Callable[..., None]) -> Callable[..., None]:
-    """-r, --dry-run, -v, --json, -q; the command gets them by these names."""
-    options = (
-        *(quiet_option, summary_json_option, verbose_option, dry_run_option, recursive_option),
-    )
-    for option in options:
-        command = option(command)
-    return command
+def transfer_options(*, move: bool = False) -> Callable[[Callable[..., None]], Any]:
+    """SOURCE... TARGET, -r, --dry-run, -v, --json, -q, and those of the service; the command gets
+    `sources`, `target`, `service: Service` and `manner: Manner`."""
+
+    def decorate(command: Callable[..., None]) -> Any:
+        @functools.wraps(command)
+        def with_manner(
+            *,
+            recursive: bool,
+            dry_run: bool,
+            verbose: bool,
+            as_json: bool,
+            quiet: bool,
+            **arguments: Any,
+        ) -> None:
+            command(manner=Manner(recursive, dry_run, verbose, as_json, quiet, move), **arguments)
+
+        decorated = service_options(writing=True)(with_manner)
+        for option in (
+            *(quiet_option, summary_json_option, verbose_option, dry_run_option, recursive_option),
+            click.argument("target"),
+            click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+        ):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate

@@ -25,10 +25,11 @@ from s3mount.filesystem.stat import Pending
 from s3mount.store.base import ObjectStore, WriteHeaders
 from s3mount.store.open import open_store
 from s3mount.transfer.feed.books import tidy_dead
-from s3mount.transfer.file_sender import FileSender, SentFile
+from s3mount.transfer.file_sender import FileSender
 from s3mount.transfer.finishing import Finished, finish, missing_bytes, with_its_part_size
 from s3mount.transfer.local_file import LocalFile
 from s3mount.transfer.places import NothingThere
+from s3mount.transfer.upload_sender import SentFile
 from s3mount.transfer.uploads import FoundUpload
 from s3mount.writeback.journal import MemoryJournal
 from s3mount.writeback.journal_files import KnownJournal

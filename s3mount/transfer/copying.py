@@ -14,7 +14,7 @@ from s3mount.store.base import ListedObject, ObjectInfo, ObjectStore
 from s3mount.store.errors import NotFound, PreconditionFailed, StoreError
 from s3mount.transfer.copy_uploads import ToolUploads
 from s3mount.transfer.removing import MarkersLast, Outcome, Remover
-from s3mount.writeback.copier import Copied, Copier
+from s3mount.writeback.copier import Copied, Copier, Progress
 from s3mount.writeback.parallel import all_of
 
 # Objects at once, as of a directory's rename in a mount; the store's lanes bound the requests.
@@ -25,7 +25,8 @@ Each = Callable[[str, str], None]
 
 class Transfer:
     """From one bucket (`origin`; None: the same one) into that of `store`. `outcome` may be
-    shared. `each` is told of every key that is done, or, in a dry run, would be."""
+    shared. `each` is told of every key that is done, or, in a dry run, would be; `progress` of
+    bytes as they are copied."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Transfer:
         move: bool = False,
         dry_run: bool = False,
         each: Each = lambda source, target: None,
+        progress: Progress = lambda amount: None,
     ) -> None:
         self.outcome = Outcome() if outcome is None else outcome
         self.vanished = 0  # listed, and gone before they were copied
@@ -45,6 +47,7 @@ class Transfer:
         self._move = move
         self._dry_run = dry_run
         self._each = each
+        self._progress = progress
         self._uploads = ToolUploads(store)
         config = WritebackConfig(spool_dir=Path())  # for its sizes; nothing is spooled
         self._copier = Copier(store, config, self._uploads)
@@ -113,7 +116,12 @@ class Transfer:
     async def _copy(self, source: str, target: str, etag: str | None) -> Copied:
         """Of a move, the copy has been seen in its place when this returns."""
         copied = await self._copier.copy(
-            source, target, etag=etag, attributes=None, origin=self._origin
+            source,
+            target,
+            etag=etag,
+            attributes=None,
+            origin=self._origin,
+            progress=self._progress,
         )
         if self._move:
             there = await self._store.head(target)

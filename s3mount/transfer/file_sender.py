@@ -10,78 +10,42 @@ the file, resumed where an earlier process left them.
 
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import trio
 
-from s3mount.core.config import MIB
 from s3mount.core.errors import FilesystemError
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.store import integrity
 from s3mount.store.base import (
-    ObjectStore,
     Part,
-    PutResult,
     SlicedBody,
     WriteHeaders,
 )
 from s3mount.store.errors import NoSuchUpload, StoreError
 from s3mount.transfer.local_file import FileChanged, LocalFile
+from s3mount.transfer.upload_sender import Progress, SentFile, UploadSender
 from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.body import SLICE, SLICED_OVER
-from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import UploadRecord
-from s3mount.writeback.memory_limit import MemoryLimit
 from s3mount.writeback.parallel import all_of
-from s3mount.writeback.part_table import SentPart
 from s3mount.writeback.resume import THREADS, part_equals
 
 log = logging.getLogger(__name__)
 
-# Larger files go up in parts, as through the mount (WritebackConfig.single_put_limit).
-SINGLE_PUT_LIMIT = 8 * MIB
-# Bodies in memory: sixteen parts of the default size, as through the mount.
-BYTES_IN_FLIGHT = 128 * MIB
 # Parts of one file at once: whatever a user sets for --transfers, the store's lane decides.
 PARALLEL_PARTS = 64
 
-Progress = Callable[[int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class SentFile:
-    """`sent`: bytes that travelled now; `kept`: those that the service had already."""
-
-    result: PutResult
-    sent: int
-    kept: int = 0
-
-
-class FileSender:
+class FileSender(UploadSender):
     """Sends any number of files at once; what they take of memory is bounded together.
 
-    An upload is in the journal from before its creation is asked for until it is known to be
-    gone. One that fails or is cancelled stays, with its parts, for `send` of a later process;
-    the journal's reader sees to those that nobody takes (`discard`).
+    An upload that fails or is cancelled stays, with its parts, for `send` of a later process; the
+    journal's reader sees to those that nobody takes (`discard`).
     """
-
-    def __init__(
-        self,
-        store: ObjectStore,
-        journal: Journal,
-        schedule: PartSchedule,
-        *,
-        single_put_limit: int = SINGLE_PUT_LIMIT,
-        bytes_in_flight: int = BYTES_IN_FLIGHT,
-    ) -> None:
-        self.single_put_limit = single_put_limit
-        self.schedule = schedule
-        self._store = store
-        self._journal = journal
-        self._memory = MemoryLimit(bytes_in_flight)
 
     @asynccontextmanager
     async def room_for(self, size: int) -> AsyncIterator[None]:
@@ -166,12 +130,6 @@ class FileSender:
             upload.adopt(record)
             await upload.abort()
 
-    def _upload(self) -> BegunUpload:
-        """What cannot be ended now the journal's next reader ends."""
-        return BegunUpload(
-            self._store, self._journal, again=lambda work: None, left=lambda record: None
-        )
-
     # -- resuming
 
     async def _has_too_many(
@@ -223,7 +181,7 @@ class FileSender:
             progress(part.size)
 
         async def send(number: int, start: int, end: int) -> None:
-            parts[number] = await self._send_part(upload, file, number, start, end)
+            parts[number] = await self._send_bytes(upload, file, number, start, end)
             progress(end - start)
 
         missing = [
@@ -234,7 +192,7 @@ class FileSender:
         try:
             await all_of(missing, PARALLEL_PARTS)
             await trio.to_thread.run_sync(file.check)
-            result = await self._complete(upload, [parts[number] for number in sorted(parts)])
+            result = await self._complete(upload, parts)
         except FileChanged:
             await upload.abort()  # its metadata is that of another state
             raise
@@ -252,25 +210,15 @@ class FileSender:
             await upload.abort()
             raise
 
-    async def _send_part(
+    async def _send_bytes(
         self, upload: BegunUpload, file: LocalFile, number: int, start: int, end: int
     ) -> Part:
         size = end - start
-        assert upload.key is not None
-        assert upload.upload_id is not None
         async with self._memory.holding(size if size <= SLICED_OVER else 2 * SLICE):
             source = _PartBody(file, start, end)
-            part = await self._store.upload_part(upload.key, upload.upload_id, number, source.body)
-        # The journal's checksum tells where ETags are no MD5s and ListParts has no checksums.
-        upload.has(SentPart(part, start, end, 0, None), part.checksum or source.checksum)
-        return part
-
-    async def _complete(self, upload: BegunUpload, parts: Sequence[Part]) -> PutResult:
-        assert upload.key is not None
-        assert upload.upload_id is not None
-        result = await self._store.complete_upload(upload.key, upload.upload_id, parts)
-        upload.ended()
-        return result
+            return await self._send_part(
+                upload, number, start, end, source.body, lambda: source.checksum
+            )
 
 
 class _PartBody:

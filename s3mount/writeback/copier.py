@@ -1,6 +1,7 @@
 """Server-side copies of one object: in one request, or in parts side by side."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -33,6 +34,8 @@ COPY_BY_REFERENCE = 1024 * MIB
 MEASURED_FROM = 16 * MIB
 # Part copies of one object at once: sixteen of 64 MiB copy 1 GiB in one go.
 PARALLEL_PARTS = 16
+
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,11 @@ class Copier:
         etag: str | None,
         attributes: Attributes | None,
         origin: ObjectStore | None = None,
+        progress: Progress = lambda amount: None,
     ) -> Copied:
         """Copies bytes, metadata, headers and tags; with `attributes` these replace the old ones.
-        `origin`: the store of the source's bucket, where that is another one.
+        `origin`: the store of the source's bucket, where that is another one. `progress` is told of
+        bytes as they are copied.
 
         An object whose mtime is its Last-Modified gets it as metadata: the copy's is now.
 
@@ -98,7 +103,7 @@ class Copier:
             metadata, {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
         )
         if self._in_parts(info):
-            result = await self._copy_parts(info, target, headers, origin)
+            result = await self._copy_parts(info, target, headers, origin, progress)
         else:
             started = time.monotonic()
             # A copy of parts gets another ETag.
@@ -110,6 +115,7 @@ class Copier:
             if info.size >= MEASURED_FROM:
                 rate = info.size / max(1e-3, time.monotonic() - started)
                 self._copy_rate = max(rate, self._copy_rate or 0.0)
+            progress(info.size)
         return Copied(result, info)
 
     def _in_parts(self, info: ObjectInfo) -> bool:
@@ -122,7 +128,12 @@ class Copier:
         )
 
     async def _copy_parts(
-        self, info: ObjectInfo, target: str, headers: WriteHeaders, origin: ObjectStore | None
+        self,
+        info: ObjectInfo,
+        target: str,
+        headers: WriteHeaders,
+        origin: ObjectStore | None,
+        progress: Progress,
     ) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
@@ -138,6 +149,7 @@ class Copier:
             )
             begun.has(SentPart(part, start, start + length, 0, info.etag), part.checksum)
             self._uploader.progressed()
+            progress(length)
 
         starts = enumerate(range(0, info.size, step), 1)
         try:

@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from s3mount.cli import transferring
+from s3mount.cli.progress import Bar
+from s3mount.core.config import MIB, WritebackConfig
+from s3mount.transfer import copying
 from tests.cli.tools import Tools
 from tests.servers import Bucket, CephServer, Server
 
@@ -180,6 +186,33 @@ def test_a_stranger_is_refused_with_a_remedy(
         failed = Tools(stranger, tmp_path).run(*words, status=2)
         assert "no permission to list the bucket" in failed.output
     assert ceph_bucket.keys() == ["a"]
+
+
+@pytest.mark.parametrize("command", ["cp", "mv"])
+def test_the_bar_of_a_large_object_moves_with_its_parts(
+    moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    part, size = 5 * MIB, 12 * MIB
+    config = partial(WritebackConfig, max_copy_size=part, copy_part_size=part)
+    monkeypatch.setattr(copying, "WritebackConfig", config)
+    seen: list[tuple[int, int | None]] = []
+
+    class Watched(Bar):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "done_bytes":
+                seen.append((self.done_bytes, self.total_bytes))
+
+    monkeypatch.setattr(
+        transferring, "progress_bar", lambda title, quiet: nullcontext(Watched(title))
+    )
+    moto_bucket.put("a", bytes(size))
+    name = moto_bucket.name
+    Tools(moto_bucket, tmp_path).run(command, f"{name}:/a", f"{name}:/b")
+    assert len(moto_bucket.get("b")) == size
+    told = [done for done, total in seen if total == size]
+    assert len(told) == 3
+    assert told[-1] == size
 
 
 def test_a_bucket_called_like_a_command_can_still_be_listed(

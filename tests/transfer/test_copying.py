@@ -1,10 +1,14 @@
 """Copies and moves within the service: nothing is lost, whatever happens in between."""
 
+from functools import partial
+
 import pytest
 
+from s3mount.core.config import WritebackConfig
 from s3mount.core.location import Location, parse_location
 from s3mount.store import errors
 from s3mount.store.memory import MemoryStore
+from s3mount.transfer import copying
 from s3mount.transfer.copying import Transfer
 from s3mount.transfer.places import NothingThere, find, look, target_of
 
@@ -143,6 +147,30 @@ async def test_a_file_that_turns_out_otherwise_at_its_target_is_not_deleted() ->
     with pytest.raises(errors.PreconditionFailed):
         await Transfer(store, None, move=True).file(place.info, "new")
     assert store.objects["old"].data == b"data"
+
+
+async def test_bytes_of_a_large_copy_are_told_part_by_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = partial(WritebackConfig, max_copy_size=100, copy_part_size=100, min_part_size=1)
+    monkeypatch.setattr(copying, "WritebackConfig", config)
+    before_the_end: list[int] = []
+
+    def see(operation: str, key: str) -> None:
+        if operation == "CompleteMultipartUpload":
+            before_the_end[:] = told
+
+    told: list[int] = []
+    store = MemoryStore(minimum_part_size=1, before=see)
+    store.put_foreign("large", bytes(450))
+    store.put_foreign("small", bytes(70))
+    transfer = Transfer(store, None, progress=told.append)
+    for key in ("large", "small"):
+        place = await find(store, Location("b", key))
+        assert place.info is not None
+        await transfer.file(place.info, f"new-{key}")
+    assert sorted(before_the_end) == [50, 100, 100, 100, 100]
+    assert told[5:] == [70]
 
 
 async def test_a_dry_run_changes_nothing_and_names_everything() -> None:

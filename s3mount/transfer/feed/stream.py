@@ -7,13 +7,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.core.part_schedule import PartSchedule
-from s3mount.store.base import ObjectStore, Part, PutResult, WriteHeaders
-from s3mount.transfer.file_sender import BYTES_IN_FLIGHT, SINGLE_PUT_LIMIT, Progress, SentFile
+from s3mount.store.base import Part, PutResult, WriteHeaders
+from s3mount.transfer.upload_sender import Progress, SentFile, UploadSender
 from s3mount.writeback.begun_upload import BegunUpload
-from s3mount.writeback.journal import Journal
-from s3mount.writeback.memory_limit import MemoryLimit
-from s3mount.writeback.part_table import SentPart
 
 # What the abort may take when all else is over already.
 ABORT_TIME = 10.0
@@ -23,39 +19,22 @@ Started = trio.TaskStatus[int]
 Check = Callable[[int], Awaitable[None]]
 
 
-class StreamSender:
+class StreamSender(UploadSender):
     """Memory: `bytes_in_flight`, and at least one part. Parts have 8 MiB up to 8 GiB, 16 MiB up to
     24 GiB and so on: above 248 GiB one part alone takes 256 MiB."""
-
-    def __init__(
-        self,
-        store: ObjectStore,
-        journal: Journal,
-        schedule: PartSchedule,
-        *,
-        single_put_limit: int = SINGLE_PUT_LIMIT,
-        bytes_in_flight: int = BYTES_IN_FLIGHT,
-    ) -> None:
-        self._store = store
-        self._journal = journal
-        self._schedule = schedule
-        self._single_put_limit = single_put_limit
-        self._memory = MemoryLimit(bytes_in_flight)
 
     async def send(
         self, fd: int, key: str, headers: WriteHeaders, check: Check, progress: Progress
     ) -> SentFile:
         """Reads `fd` to its end. Nothing is stored unless that came, and `check` agrees: then
         what was sent is aborted. Raises what `check` does, OSError, StoreErrors."""
-        first = await _read(fd, self._single_put_limit + 1)
-        if len(first) <= self._single_put_limit:
+        first = await _read(fd, self.single_put_limit + 1)
+        if len(first) <= self.single_put_limit:
             await check(len(first))
             result = await self._store.put(key, first, headers)
             progress(len(first))
             return SentFile(result, len(first))
-        upload = BegunUpload(
-            self._store, self._journal, again=lambda work: None, left=lambda record: None
-        )
+        upload = self._upload()
         await upload.begin(key, headers, None)
         try:
             result, size = await self._send_parts(upload, fd, first, check, progress)
@@ -64,16 +43,12 @@ class StreamSender:
                 scope.shield = True
                 await upload.abort()
             raise
-        upload.ended()
         return SentFile(result, size)
 
     async def _send_parts(
         self, upload: BegunUpload, fd: int, rest: bytearray, check: Check, progress: Progress
     ) -> tuple[PutResult, int]:
         """`rest`: what was read already."""
-        key, upload_id = upload.key, upload.upload_id
-        assert key is not None
-        assert upload_id is not None
         parts: dict[int, Part] = {}
 
         async def one(
@@ -87,25 +62,25 @@ class StreamSender:
                 task_status.started(len(body))
                 if not body:
                     return
-                part = parts[number] = await self._store.upload_part(key, upload_id, number, body)
-            upload.has(SentPart(part, start, start + len(body), 0, None), part.checksum)
+                parts[number] = await self._send_part(
+                    upload, number, start, start + len(body), body
+                )
             progress(len(body))
 
         size = 0
         async with trio.open_nursery() as nursery:
-            for slot in range(self._schedule.max_parts):
-                start, end = self._schedule.bounds(slot)
+            for slot in range(self.schedule.max_parts):
+                start, end = self.schedule.bounds(slot)
                 begun, rest = rest[: end - start], rest[end - start :]
                 length = await nursery.start(one, slot + 1, start, end - start, begun)
                 size += length
                 if length < end - start:
                     break
             else:
-                text = f"the stream is longer than {self._schedule.limit} bytes"
-                raise FilesystemError(errno.EFBIG, f"{key!r}: {text}")
+                text = f"the stream is longer than {self.schedule.limit} bytes"
+                raise FilesystemError(errno.EFBIG, f"{upload.key!r}: {text}")
         await check(size)
-        ordered = [parts[number] for number in sorted(parts)]
-        return await self._store.complete_upload(key, upload_id, ordered), size
+        return await self._complete(upload, parts), size
 
 
 async def _read(fd: int, length: int) -> bytearray:
