@@ -166,8 +166,7 @@ class Replay:
         spooled = self.state.spool.restore(record.spool)
         place = self._place(intent.key)
         existing = self._entry(place)
-        edited = record.base is not None and not record.whole
-        if existing is not None and (not edited or existing in self.state.open_files):
+        if existing is not None and not self._is_changed(existing, record):
             self._vacate(place)
         version = None
         if record.base is not None:
@@ -181,6 +180,14 @@ class Replay:
         file.exclusive = record.exclusive and record.key == intent.key
         intent.content, intent.size = file, file.size
         self.mutations.add_put(file, intent)
+
+    def _is_changed(self, inode: Inode, record: FileRecord) -> bool:
+        """Whether the record is that file with other bytes, and not another file in its place: its
+        old object may still move, and has others' metadata, maybe."""
+        if record.base is None or inode in self.state.open_files:
+            return False
+        rewritten = inode.version is not None and inode.version.etag == record.base.etag
+        return rewritten or not record.whole
 
     def _open(self, inode: Inode, record: FileRecord, spooled: SpooledFile) -> OpenFile:
         """As it was when it was closed, its bytes in the spool."""

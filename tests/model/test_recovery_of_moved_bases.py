@@ -12,6 +12,7 @@ import trio
 from s3mount.core.config import MountConfig
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.base_object import BaseObject
+from s3mount.writeback.intents import ABSENT, Kind
 from s3mount.writeback.journal import MemoryJournal
 from tests.model.bucket import contents
 from tests.model.mounted import EPOCH, mounted, with_writeback
@@ -80,3 +81,18 @@ async def test_what_the_journal_did_not_hear_of_any_more_is_seen(
     await remount(store, config, MemoryJournal(dead.contents()))
     assert contents(store) == {"b/f": EDITED}
     assert store.objects["b/f"].metadata["colour"] == "red"
+
+
+async def test_a_file_renamed_and_then_written_anew_keeps_what_others_gave_it(
+    store: MemoryStore, config: MountConfig, autojump_clock: Any
+) -> None:
+    dead = DeadMount(config, created=EPOCH + trio.current_time())
+    etag = store.put_foreign("f", OLD * 4, {"colour": "red"}, {"content-type": "text/x-odd"}).etag
+    base = BaseObject("f", etag, len(OLD * 4))
+    dead.intent(Kind.COPY, "g", source="f", source_etag=etag, size=base.size, expects=ABSENT)
+    file = dead.file("g", b"new", base=base, whole=True, visible=0, size=3)
+    dead.intent(Kind.PUT, "g", file=file)
+    await remount(store, config, MemoryJournal(dead.contents()))
+    assert contents(store) == {"g": b"new"}
+    assert store.objects["g"].metadata["colour"] == "red"
+    assert store.objects["g"].headers["content-type"] == "text/x-odd"
