@@ -238,6 +238,7 @@ class FileSystem:
         nothing that came before it is done again."""
         inode = self._directories[handle].inode
         prefix = self.state.namespace.key(inode)
+        await self._leaving.all_in_queue(prefix)
         for _ in range(FOLLOWERS):
             await self.mutations.wait(self.state.queue.unfinished(prefix))
         await self.state.books.sync()

@@ -305,6 +305,18 @@ async def test_two_hosts_create_exclusively_and_the_later_ones_bytes_are_kept(
     assert await client.read("f") == TWO
 
 
+async def test_fsync_of_a_directory_waits_for_a_killed_writers_file_in_it(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """Nobody waits for its bytes, which go to the disk before its PUT enters the queue."""
+    await client.mkdir("d")
+    handle = await client.create("d/f")
+    await client.fs.write(handle, 0, LARGE)
+    await client.release(handle)
+    await client.fsyncdir("d")
+    assert store.objects["d/f"].data == LARGE
+
+
 async def test_a_killed_writers_file_is_recorded_as_closed(
     client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
