@@ -112,7 +112,7 @@ class FileCommits(Ledger):
             if file.dirty and not file.inode.detached:
                 self.put(file)
         finally:
-            file.records.behind -= 1
+            file.records.caught_up()
 
     # -- files ---------------------------------------------------------------------------------
 

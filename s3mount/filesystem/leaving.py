@@ -81,16 +81,15 @@ class Leaving:
         """Bytes are being put beside what other hosts have put in their place."""
         return any(file.taken and file.dirty and file.error is None for file in self._complete())
 
-    def _on_the_way_to_the_disk(self, prefix: str = "") -> bool:
-        """Bytes below `prefix` are, whose PUT enters the queue then."""
-        return any(
-            file.records.behind > 0 and file.key.startswith(prefix) for file in self._complete()
-        )
+    def _on_the_way_to_the_disk(self) -> bool:
+        """Bytes are, whose PUT enters the queue then."""
+        return any(file.records.behind > 0 for file in self._complete())
 
     async def all_in_queue(self, prefix: str) -> None:
         """What was written below `prefix` and released without a close has its PUT in the queue."""
-        while self._on_the_way_to_the_disk(prefix):
-            await trio.sleep(BEHIND)
+        for file in self._complete():
+            while file.records.behind and file.key.startswith(prefix):
+                await file.records.one_caught_up.wait()
 
     def _push(self) -> None:
         """All that can be sent is on its way, without any more delay; what failed has its pause."""

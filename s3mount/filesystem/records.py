@@ -53,6 +53,7 @@ class FileRecords:
         self.sealed_at = 0.0  # trio time of the last seal
         self.commits = 0  # of the file, so far
         self.behind = 0  # tasks of FileCommits.send_behind
+        self.one_caught_up = trio.Event()  # one of these ended; set, and a new one
         self._file = file
         self._books = file.state.books
         self._id: int | None = None
@@ -69,6 +70,12 @@ class FileRecords:
         if self._id is None:
             self._id = self._books.new_id()
         return self._id
+
+    def caught_up(self) -> None:
+        """A task of FileCommits.send_behind ends."""
+        self.behind -= 1
+        self.one_caught_up.set()
+        self.one_caught_up = trio.Event()
 
     def begin_anew(self) -> None:
         """The content was thrown away: what comes is another file to the journal, which keeps the

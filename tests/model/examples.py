@@ -12,7 +12,7 @@ from s3mount.store.base import Capabilities
 from tests.model.acting import Operation
 from tests.model.driver import Driver
 from tests.model.mounted import run, scratch_directory, tiny_config
-from tests.model.relaunching import RelaunchingDriver
+from tests.model.relaunching import RelaunchingDriver, one_tick
 from tests.model.unreliable import UnreliableStore
 
 # How often each operation is drawn, relative to the others.
@@ -107,4 +107,5 @@ def check(how: dict[str, Any], operations: list[Operation], tell: Callable[[str]
         # Tasks that can run are run in an order of trio's choosing: the seed's, too.
         with patch.object(_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True):
             _run._r.seed(how["seed"])
-            run(work)
+            with one_tick():
+                run(work)

@@ -39,6 +39,7 @@ from tests.model.reference import Handle, Node
 from tests.model.unreliable import UnreliableStore
 
 _real_time = time.time
+TICK = 4  # milliseconds
 # How long after its begin a recovery is killed as well: in the middle of it, mostly.
 SOON = (0.0, 0.01, 0.1, 0.3, 0.7, 2.0)
 # An upload whose id was never learnt is aborted an hour later.
@@ -56,6 +57,18 @@ def _time() -> float:
 @contextmanager
 def one_clock() -> Iterator[None]:
     with patch("time.time", _time):
+        yield
+
+
+def _tick(_: int) -> int:
+    """What is done at once has the same times, as within one tick of the kernel's clock."""
+    return int(_time() * 1000) // TICK * TICK * 1_000_000
+
+
+@contextmanager
+def one_tick() -> Iterator[None]:
+    """The times of files are those of the run's clock, so that it depends on its seed alone."""
+    with patch("time.clock_gettime_ns", _tick):
         yield
 
 
