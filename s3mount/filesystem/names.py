@@ -189,7 +189,8 @@ class Names:
     def keep_implied(self, parent: Inode, leaving: Inode) -> None:
         """A directory without a marker must not vanish with its last child: it gets one first.
 
-        Children that were seen long ago may be gone by now: they do not keep it.
+        Children that were seen long ago may be gone by now: they do not keep it. Nor do files that
+        were never closed, which a crash takes, and which other hosts do not see.
         """
         directory = parent.directory
         if parent.parent is None or directory is None or parent.version is not None:
@@ -199,10 +200,15 @@ class Names:
             return
         peek = self.state.namespace.peek
         if not any(
-            other is not leaving and peek(parent, name) is other
+            other is not leaving and peek(parent, name) is other and self._is_sent(other)
             for name, other in directory.entries.items()
         ):
             self.mutations.marker(parent)
+
+    def _is_sent(self, inode: Inode) -> bool:
+        """In the bucket, or in the queue."""
+        file = self.state.open_files.get(inode)
+        return inode.version is not None or file is None or file.put is not None
 
     def detach(self, inode: Inode, *, overwritten: bool = False) -> Intent | None:
         """The inode loses its name; returns the DELETE of its objects, if it has any.

@@ -220,6 +220,17 @@ async def test_an_implied_directory_outlives_the_move_of_its_last_child(
     assert contents(store) == {"d/": b"", "f": ONE}
 
 
+async def test_an_implied_directory_in_which_a_file_was_never_closed_outlives_the_others(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    store.put_foreign("d/f", ONE)
+    handle = await client.create("d/new")
+    await client.rename("d/f", "f")
+    await client.fsyncdir("")
+    assert contents(store) == {"d/": b"", "f": ONE}
+    await client.release(handle)
+
+
 async def test_what_is_made_and_removed_within_the_delay_sends_nothing(
     client: Client, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
