@@ -12,9 +12,17 @@ import trio
 from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import content_type_for, encode
 from s3mount.readpath import RemoteObject
-from s3mount.store.base import ALWAYS, KEPT_HEADERS, Condition, PutResult, WriteHeaders
+from s3mount.store.base import (
+    ALWAYS,
+    KEPT_HEADERS,
+    Condition,
+    ObjectInfo,
+    PutResult,
+    WriteHeaders,
+)
 from s3mount.store.errors import NotFound, PreconditionFailed
 from s3mount.writeback.intents import ABSENT, Intent, NotYetError
+from s3mount.writeback.looking import may_be_ours
 from s3mount.writeback.uploader import BaseObject
 
 if TYPE_CHECKING:
@@ -76,17 +84,14 @@ async def send_file(
             await _learn_foreign_metadata(file)
             headers = headers_of(file)
             _note_headers(file, headers)
-        # It may have grown meanwhile; what is sent is what is here now.
-        file.snapshot = replace(file.snapshot, size=file.size)
-        return await file.upload.commit(
-            key,
-            headers,
-            size=file.size,
-            base=_base_object(file),
-            visible=file.visible,
-            condition=condition,
-            read_base=file.read_base,
-        )
+        try:
+            return await _commit(file, key, headers, condition)
+        except PreconditionFailed:
+            found = await _stored_before(file, key)
+            if found is None:
+                raise
+            file.exclusive = False
+            return await _commit(file, key, headers, Condition(etag=found.etag))
     except (PreconditionFailed, NotFound, FilesystemError) as error:
         if isinstance(error, NotFound) and condition.etag is None:
             raise
@@ -97,6 +102,37 @@ async def send_file(
             errno.EEXIST if file.exclusive else errno.ESTALE,
             f"another host changed {key!r} meanwhile; this one's bytes are kept beside it",
         ) from error
+
+
+async def _commit(
+    file: "OpenFile", key: str, headers: WriteHeaders, condition: Condition
+) -> PutResult:
+    if file.snapshot is None or file.upload is None:
+        raise FilesystemError(errno.EIO, "a PUT that was not begun")
+    # It may have grown meanwhile; what is sent is what is here now.
+    file.snapshot = replace(file.snapshot, size=file.size)
+    return await file.upload.commit(
+        key,
+        headers,
+        size=file.size,
+        base=_base_object(file),
+        visible=file.visible,
+        condition=condition,
+        read_base=file.read_base,
+    )
+
+
+async def _stored_before(file: "OpenFile", key: str) -> ObjectInfo | None:
+    """What is in the way, if a request without an answer wrote it whose bytes were thrown away
+    since: it was the file's, too. (Of those that are still here LostAnswers knows.)"""
+    if not file.whole or file.put is None:
+        return None
+    try:
+        found = await file.state.store.head(key)
+    except NotFound:
+        return None
+    unanswered = [*file.put.unanswered, *file.state.uploader.doubts.unanswered(key)]
+    return found if may_be_ours(found, unanswered) else None
 
 
 def _note_headers(file: "OpenFile", headers: WriteHeaders) -> None:

@@ -120,6 +120,23 @@ async def test_what_was_written_since_the_lost_answer_is_sent_after_it(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["put", "multipart"])
+async def test_a_new_file_written_anew_since_the_lost_answer_is_not_its_own_rival(
+    client: Client, store: MemoryStore, autojump_clock: MockClock, way: Way
+) -> None:
+    """O_EXCL speaks of other hosts. Nothing of what was sent is here any more."""
+    data, operation = way
+    store.after = Loses(operation)
+    handle = await client.create("f", os.O_RDWR | os.O_EXCL)
+    await client.fs.write(handle, 0, data)
+    await client.release(handle)
+    await trio.sleep(0.5)
+    assert contents(store) == {"f": data}
+    await client.write("f", b"anew")
+    await settled(client, store)
+    assert contents(store) == {"f": b"anew"}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["put", "multipart"])
 async def test_another_hosts_version_is_a_conflict_all_the_same(
     store: MemoryStore, config: MountConfig, way: Way, autojump_clock: MockClock
 ) -> None:
