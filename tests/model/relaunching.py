@@ -355,6 +355,7 @@ class RelaunchingDriver(Driver):
             node.content[:] = got
             found = (await self.client.stat(path)).attributes
             node.mode, node.uid, node.gid = found.mode, found.uid, found.gid
+            node.rdev = found.rdev
             node.mtime, node.xattrs = (
                 found.mtime_ns,
                 {name.encode(): value for name, value in found.xattrs.items()},
