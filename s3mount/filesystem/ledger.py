@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Place = tuple[Inode, str]  # a directory and a name in it
 # Kinds whose `source_etag` is the version that they act on.
-_ACTING = {Kind.COPY, Kind.ATTRIBUTES, Kind.DELETE}
+ACTING = {Kind.COPY, Kind.ATTRIBUTES, Kind.DELETE}
 
 
 class Ledger:
@@ -116,12 +116,21 @@ class Ledger:
             self.state.invalidate(inode.parent.number, inode.name.encode("utf-8", "replace"), 0)
 
     def _follow(self, key: str, etag: str, size: int) -> None:
-        """What waits to be done to `key` acts on the version that we have just put there."""
-        for intent in self.state.queue.holders(key):
-            waits = intent.state is IntentState.WAITING
-            if waits and intent.acts_on == key and intent.kind in _ACTING:
-                intent.source_etag, intent.size = etag, size
-                self.state.queue.changed(intent)
+        """What waits to be done to `key` acts on the version that we have just put there; also
+        where renames of directories are to give it another name before."""
+        trees = self.state.queue.trees_over(key)
+        while True:
+            for intent in self.state.queue.holders(key):
+                waits = intent.state is IntentState.WAITING
+                if waits and intent.acts_on == key and intent.kind in ACTING:
+                    intent.source_etag, intent.size = etag, size
+                    self.state.queue.changed(intent)
+            moves = [tree for tree in trees if tree.source and key.startswith(tree.source)]
+            if not moves:
+                return
+            key = moves[0].key + key[len(moves[0].acts_on) :]
+            later = self.state.queue.trees_over(key)
+            trees = [tree for tree in later if tree.sequence > moves[0].sequence]
 
     def _refused(self, error: Exception) -> None:
         if isinstance(error, AccessDenied):

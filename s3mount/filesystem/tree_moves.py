@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from s3mount.filesystem.commits import FileCommits
-from s3mount.filesystem.ledger import Place, place_of
+from s3mount.filesystem.ledger import ACTING, Place, place_of
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
@@ -84,8 +84,8 @@ class TreeMoves(FileCommits):
         )
 
     def _follow_tree(self, intent: Intent) -> None:
-        """What was removed while its directory was on its way has the copy's ETag by now; further
-        renames of directories may still be to come in between."""
+        """What was changed, moved or removed while its directory was on its way has the copy's ETag
+        by now; further renames of directories may still be to come in between."""
         unfinished = self.state.queue.unfinished()
         later: list[Intent] = []
         for other in unfinished:
@@ -93,8 +93,8 @@ class TreeMoves(FileCommits):
                 continue
             if other.kind is Kind.RENAME_TREE:
                 later.append(other)
-            elif other.kind is Kind.DELETE and other.source_etag is not None:
-                moved = intent.copied.get(_before(other.key, later))
+            elif other.kind in ACTING and other.source_etag is not None:
+                moved = intent.copied.get(_before(other.acts_on, later))
                 if moved is not None and other.source_etag == moved.source_etag:
                     other.source_etag = moved.result.etag
                     self.state.queue.changed(other)

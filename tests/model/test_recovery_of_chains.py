@@ -13,7 +13,8 @@ from s3mount.writeback.intents import ABSENT, Kind
 from s3mount.writeback.journal import MemoryJournal
 from s3mount.writeback.journal_records import JournalContents
 from tests.model.bucket import attributes_of, contents
-from tests.model.mounted import EPOCH
+from tests.model.lives import Lives
+from tests.model.mounted import EPOCH, with_writeback
 from tests.model.recovering import DIRECTORY, FILE, DeadMount, headers_of, remounted
 
 LATER = 20.0  # a queue that was long, or a service that was slow
@@ -196,3 +197,57 @@ async def test_attributes_that_were_stored_before_the_crash_and_changed_again_me
         )
     assert await failures(store, config, died_now(dead)) == []
     assert attributes_of(store.objects["f"]) == second
+
+
+OF_PARTS = bytes(range(256)) * 64  # 16 KiB: its ETag is another one after a copy
+DELAY = 5.0
+
+
+async def test_a_file_moved_out_of_a_renamed_directory_whose_copy_has_another_etag(
+    store: MemoryStore, config: MountConfig, autojump_clock: object
+) -> None:
+    """The mount dies when the directory is at its new place, and the file not yet."""
+    lives = Lives(store, with_writeback(config, namespace_delay=DELAY))
+    async with lives.one() as client:
+        await client.mkdir("d")
+        await client.write("d/f", OF_PARTS, step=4096)
+        assert not await client.fs.drain(600.0)
+        await client.rename("d", "e")
+        await client.rename("e/f", "g")
+        (tree,) = (one for one in client.fs.state.queue.each() if one.kind is Kind.RENAME_TREE)
+        client.fs.state.queue.hurry(tree)
+        await trio.sleep(DELAY / 5)
+        assert contents(store) == {"e/": b"", "e/f": OF_PARTS}
+    assert await lives.last() == []
+    assert contents(store) == {"e/": b"", "g": OF_PARTS}
+
+
+async def test_a_file_changed_before_its_directory_was_renamed_and_moved_out_of_that(
+    store: MemoryStore, config: MountConfig, autojump_clock: object
+) -> None:
+    """What it became is known under its last name, though nothing else was done before the mount
+    died."""
+    lives = Lives(store, with_writeback(config, durability="journal", namespace_delay=0.0))
+    store.put_foreign("d/f", b"old")
+    store.before = only_puts
+    async with lives.one() as client:
+        await client.write("d/f", b"new and longer")
+        await client.rename("d", "e")
+        await client.rename("e", "h")
+        await client.rename("h/f", "g")
+        await trio.sleep(1.0)
+        assert contents(store) == {"d/f": b"new and longer"}
+    store.before = only_puts
+    async with lives.one() as client:
+        assert (await client.stat("g")).size == len(b"new and longer")
+        assert await client.read("g") == b"new and longer"
+    assert await lives.last() == []
+    assert contents(store) == {"h/": b"", "g": b"new and longer"}
+
+
+async def only_puts(operation: str, _: str) -> None:
+    """They take a moment; copies are never carried out."""
+    if operation == "PutObject":
+        await trio.sleep(0.5)
+    elif operation == "CopyObject":
+        await trio.sleep_forever()
