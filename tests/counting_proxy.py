@@ -323,6 +323,8 @@ def operation_of(method: str, target: str, headers: dict[str, str]) -> str:
             "DELETE": "AbortMultipartUpload",
             "GET": "ListParts",
         }[method]
+    if "tagging" in query:
+        return f"{method.capitalize()}ObjectTagging"
     put = "CopyObject" if copies else "PutObject"
     names = {"PUT": put, "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
     return names[method]

@@ -21,9 +21,9 @@ def cp(service: Service, sources: tuple[str, ...], target: str, manner: Manner) 
 
     SOURCE and TARGET are BUCKET:/KEY, s3://BUCKET/KEY or a path in a mount, whose unsent changes
     are sent first. With a slash at its end TARGET is a directory to copy into, else the new name.
-    Content, metadata, modes, owners, times, Content-Type and storage class are kept, and tags of
-    objects up to 5 GiB. An object that is at the target already is replaced. Keys are taken
-    literally: there are no wildcards.
+    Content, metadata, modes, owners, times, Content-Type, storage class and tags are kept. An
+    object that is at the target already is replaced. Keys are taken literally: there are no
+    wildcards.
     """
     run_transfer(
         sources,

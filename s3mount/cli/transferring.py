@@ -141,6 +141,10 @@ class _One:
                     f"an unfinished upload of {printable(key)} may be left; s3mount uploads abort"
                     f" {Location(target.bucket, key)} removes it"
                 )
+        if transfer.untagged:
+            key, reason = transfer.untagged[0]
+            copies = count_text(len(transfer.untagged), "copy", "copies")
+            complain(f"{copies} without tags, the first one is {printable(key)}: {reason}")
         if transfer.vanished and not self.manner.quiet:
             gone = count_text(transfer.vanished, "object")
             complain(f"{gone} had gone before their turn came")

@@ -40,6 +40,7 @@ _CLASSES = {
     "CreateMultipartUpload": "put",
     "UploadPart": "put",
     "CompleteMultipartUpload": "put",
+    "PutObjectTagging": "put",
     "CopyObject": "copy",
     "UploadPartCopy": "copy",
     "ListBuckets": "list",

@@ -265,10 +265,19 @@ class ObjectStore(Protocol):
     ) -> PutResult:
         """CopyObject (objects up to 5 GiB). `replace` None keeps metadata and headers as they are.
 
-        Headers that CopyObject would reset (storage class, encryption) must be in `replace`.
+        Headers that CopyObject would reset (storage class, encryption) must be in `replace`. Tags
+        go along on AWS; Ceph drops them from a copy with `replace`.
         With `source_etag` raises PreconditionFailed if the source has another one: by header
         where it is honoured, else by a HEAD just before.
         """
+        ...
+
+    async def tags(self, key: str) -> Mapping[str, str]:
+        """All of them. Raises NotFound."""
+        ...
+
+    async def put_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        """In the place of those that it has. Raises NotFound."""
         ...
 
     async def create_upload(self, key: str, headers: WriteHeaders) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from s3mount.core.config import StoreConfig
-from s3mount.store.base import Capabilities
+from s3mount.store.base import Capabilities, Condition
 from s3mount.store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,14 @@ class Known:
 
     def if_match(self, etag: str) -> str:
         return f'"{etag}"' if self.quoted_if_match else etag
+
+    def of_put(self, condition: Condition) -> dict[str, str]:
+        """The headers of a PUT: only what the service honours."""
+        if condition.absent and self.capabilities.put_if_absent:
+            return {"if-none-match": "*"}
+        if condition.etag is not None and self.capabilities.put_if_match:
+            return {"if-match": self.if_match(condition.etag)}
+        return {}
 
 
 class CapabilityProbe:

@@ -72,6 +72,9 @@ class MemoryStore(MemoryBucket):
     """See the module. `clock` gives seconds since the epoch; LastModified is cut to whole ones.
     `monotonic` is the clock of `asked_at`.
 
+    With `copies_tags` False tags are lost as on Ceph: in a copy that replaces metadata, and those
+    that an upload is begun with.
+
     `before(operation, key)` runs before a request takes effect, `after` once it has: what they
     raise is what the caller gets (so an error from `after` is a lost answer), what they return is
     awaited if it can be. `operation` is S3's name, 'PutObject'; for listings `key` is the prefix.
@@ -86,12 +89,14 @@ class MemoryStore(MemoryBucket):
         capabilities: Capabilities = ALL_CAPABILITIES,
         minimum_part_size: int = 5 * 1024 * 1024,
         page_size: int = 1000,
+        copies_tags: bool = True,
         before: Hook | None = None,
         after: Hook | None = None,
     ) -> None:
         super().__init__(
             bucket, clock=clock, capabilities=capabilities, minimum_part_size=minimum_part_size
         )
+        self.copies_tags = copies_tags
         self.monotonic = monotonic
         self.before = before
         self.after = after
@@ -251,11 +256,20 @@ class MemoryStore(MemoryBucket):
         await self._begin(operation, target)
         found = self._source_of(origin)._source(operation, source, source_etag)
         check_put_size(operation, source, len(found.data))
-        stored = self._store(
-            target, found.data, replace or WriteHeaders(found.metadata, found.headers)
-        )
+        stored = self._store_copy(found, target, replace)
         await self._end(operation, target)
         return self._put_result(stored)
+
+    async def tags(self, key: str) -> Mapping[str, str]:
+        await self._begin("GetObjectTagging", key)
+        found = self._tags(self._find("GetObjectTagging", key))
+        await self._end("GetObjectTagging", key)
+        return found
+
+    async def put_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        await self._begin("PutObjectTagging", key)
+        self._tag(key, tags)
+        await self._end("PutObjectTagging", key)
 
     def _source_of(self, origin: base.ObjectStore | None) -> "MemoryStore":
         if origin is None:

@@ -2,8 +2,9 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from urllib.parse import parse_qsl, urlencode
 
 from s3mount.store import base, errors, integrity
 from s3mount.store.base import (
@@ -13,6 +14,7 @@ from s3mount.store.base import (
 )
 from s3mount.store.checks import check_put_size
 
+_TAGGING = "x-amz-tagging"
 _SHOWN_HEADERS = frozenset(base.KEPT_HEADERS) | {"x-amz-restore", "x-amz-missing-meta"}
 
 
@@ -53,6 +55,7 @@ class MemoryBucket:
         self.clock = clock
         self.uploads: dict[str, StoredUpload] = {}
         self.minimum_part_size = minimum_part_size
+        self.copies_tags = True
         self._capabilities = capabilities
         self._objects: dict[str, StoredObject] = {}
         self._versions: dict[tuple[str, str], StoredObject] = {}
@@ -108,6 +111,29 @@ class MemoryBucket:
             self._versions[key, stored.version_id] = stored
         return stored
 
+    def _store_copy(
+        self, found: StoredObject, target: str, given: WriteHeaders | None
+    ) -> StoredObject:
+        """Tags go along, whatever becomes of the metadata, unless the service is as Ceph."""
+        if given is None:
+            given = WriteHeaders(found.metadata, found.headers)
+        elif self.copies_tags and _TAGGING in found.headers:
+            tagging = {_TAGGING: found.headers[_TAGGING]}
+            given = WriteHeaders(given.metadata, {**given.headers, **tagging})
+        return self._store(target, found.data, given)
+
+    @staticmethod
+    def _tags(stored: StoredObject) -> dict[str, str]:
+        return dict(parse_qsl(stored.headers.get(_TAGGING, ""), keep_blank_values=True))
+
+    def _tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """The object stays the same version."""
+        stored = self._find("PutObjectTagging", key)
+        headers = {name: value for name, value in stored.headers.items() if name != _TAGGING}
+        if tags:
+            headers[_TAGGING] = urlencode(tags)
+        self._objects[key] = replace(stored, headers=MappingProxyType(headers))
+
     def _remove(self, key: str) -> None:
         if self._objects.pop(key, None) is not None:
             self._ordered = None
@@ -152,8 +178,8 @@ class MemoryBucket:
         if shown.get("x-amz-storage-class") == "STANDARD":
             del shown["x-amz-storage-class"]
         shown.setdefault("content-type", "binary/octet-stream")
-        if tagging := stored.headers.get("x-amz-tagging"):
-            shown["x-amz-tagging-count"] = str(tagging.count("&") + 1)
+        if count := len(self._tags(stored)):
+            shown["x-amz-tagging-count"] = str(count)
         return base.ObjectInfo(
             key=stored.key,
             size=len(stored.data),
@@ -247,6 +273,9 @@ class MemoryBucket:
     def begin_upload(self, key: str, headers: WriteHeaders) -> str:
         """Also from the side: another host begins one. Returns its id."""
         upload_id = self._next_id("upload")
+        if not self.copies_tags:
+            kept = {name: value for name, value in headers.headers.items() if name != _TAGGING}
+            headers = WriteHeaders(headers.metadata, kept)
         self.uploads[upload_id] = StoredUpload(key, upload_id, headers, self._now())
         return upload_id
 

@@ -4,7 +4,6 @@ Requests go by wire.py; threads, retries and deadlines are the performer's (open
 are stacked). boto3 is asked for configuration, credentials and addresses alone (endpoint.py).
 """
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +28,7 @@ from s3mount.store.checks import (
     check_put_size,
     same_metadata,
 )
+from s3mount.store.copies import ServerCopies
 from s3mount.store.counts import Counts
 from s3mount.store.deleting import BatchDelete
 from s3mount.store.endpoint import Connection
@@ -39,7 +39,8 @@ from s3mount.store.multipart import MultipartUploads
 from s3mount.store.quick_head import QuickHead
 from s3mount.store.quick_put import QUICK_BODY
 from s3mount.store.request import Answer, Request, body_size
-from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Sender
+from s3mount.store.sender import Sender
+from s3mount.store.tagging import Tagging
 from s3mount.store.wire import Wire
 
 # So long after an answer that proves the bucket's existence a 404 speaks of the key alone.
@@ -74,6 +75,8 @@ class S3Store:
         self._headers = RequestHeaders(config)
         self._etags = integrity.Md5Etags(encrypted=self._headers.encrypted)
         self._deletes = BatchDelete(sender, self._headers)
+        self._copies = ServerCopies(self, sender, probe, self._headers, uploads)
+        self._tagging = Tagging(sender, self._headers)
         self._bucket_seen_at = -BUCKET_SEEN  # time.monotonic() of an answer that proves it
 
     @property
@@ -222,7 +225,7 @@ class S3Store:
         check_metadata(operation, key, headers.metadata)
         check_put_size(operation, key, size)
         known = await self._known_for(size, condition)
-        sent = self._headers.write(headers) | _put_condition(condition, known)
+        sent = self._headers.write(headers) | known.of_put(condition)
         can = known.capabilities
         digest = integrity.Digest()
 
@@ -298,41 +301,15 @@ class S3Store:
         replace: WriteHeaders | None = None,
         origin: base.ObjectStore | None = None,
     ) -> base.PutResult:
-        operation = "CopyObject"
-        check_key(operation, target)
-        if replace is not None:
-            check_metadata(operation, target, replace.metadata)
-        source_store = origin or self
-        headers = self._headers.copy(source_store.bucket, source, replace)
-        if source_etag is not None:
-            headers |= await self._source_condition(operation, source_store, source, source_etag)
-        request = Request(operation, "PUT", target, (), headers, silence=SERVER_SIDE_SILENCE)
-        try:
-            return await self._sender.write(
-                operation,
-                target,
-                lambda: request,
-                functools.partial(results.copy_result, operation, target),
-                patience=SERVER_SIDE_PATIENCE,
-            )
-        except errors.PreconditionFailed as error:
-            # Our own copy onto itself, its answer lost, may have changed the ETag.
-            onto_itself = (source_store.bucket, source) == (self.bucket, target)
-            if not error.ambiguous or not onto_itself or replace is None:
-                raise
-            info = await self.head(target)
-            if not same_metadata(info, replace):
-                raise
-            return base.PutResult(info.etag, info.version_id, info.answered_at)
+        return await self._copies.whole(origin or self, source, target, source_etag, replace)
 
-    async def _source_condition(
-        self, operation: str, origin: base.ObjectStore, source: str, source_etag: str
-    ) -> Mapping[str, str]:
-        """The header where it is honoured; else looks now (Ceph and moto ignore the header)."""
-        if (await self._probe.known()).capabilities.copy_source_if_match:
-            return {"x-amz-copy-source-if-match": f'"{source_etag}"'}
-        check_match(operation, await origin.head(source), source_etag)
-        return {}
+    async def tags(self, key: str) -> Mapping[str, str]:
+        check_key("GetObjectTagging", key)
+        return await self._tagging.get(key)
+
+    async def put_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        check_key("PutObjectTagging", key)
+        await self._tagging.put(key, tags)
 
     # -- multipart uploads
 
@@ -365,27 +342,9 @@ class S3Store:
         source_etag: str | None = None,
         origin: base.ObjectStore | None = None,
     ) -> base.Part:
-        operation, source_store = "UploadPartCopy", origin or self
-        known = await self._probe.known()
-        # Ceph decodes the source key of UploadPartCopy twice: 'a%41' is not found there, and
-        # 'a%zz' crashes the gateway.
-        if known.capabilities.part_copy and "%" not in source:
-            condition: Mapping[str, str] = {}
-            if source_etag is not None:
-                condition = await self._source_condition(
-                    operation, source_store, source, source_etag
-                )
-            copy_source = self._headers.copy_source(source_store.bucket, source)
-            try:
-                return await self._uploads.copied_part(
-                    key, upload_id, number, copy_source, start, length, condition
-                )
-            except (errors.NotImplementedByService, errors.InvalidRequest):
-                pass  # e.g. AWS copies no range of an object up to 5 MiB
-        got = await source_store.get(source, start, length, if_match=source_etag)
-        if len(got.data) != length:
-            raise errors.InvalidRange("", operation=operation, key=source, status=416)
-        return await self._uploads.part(key, upload_id, number, got.data)
+        return await self._copies.part(
+            *(key, upload_id, number), origin or self, source, start, length, source_etag
+        )
 
     async def complete_upload(
         self,
@@ -434,12 +393,3 @@ class S3Store:
 
 def _version(version_id: str | None) -> tuple[tuple[str, str], ...]:
     return () if version_id is None else (("versionId", version_id),)
-
-
-def _put_condition(condition: Condition, known: Known) -> dict[str, str]:
-    """Only what the service honours; Ceph 16 wants the ETag of a PUT's If-Match unquoted."""
-    if condition.absent and known.capabilities.put_if_absent:
-        return {"if-none-match": "*"}
-    if condition.etag is not None and known.capabilities.put_if_match:
-        return {"if-match": known.if_match(condition.etag)}
-    return {}

@@ -41,6 +41,7 @@ class Transfer:
     ) -> None:
         self.outcome = Outcome() if outcome is None else outcome
         self.vanished = 0  # listed, and gone before they were copied
+        self.untagged: list[tuple[str, str]] = []  # target keys without their tags, and why
         self._store = store
         self._origin = origin
         self._source = origin or store
@@ -123,6 +124,8 @@ class Transfer:
             origin=self._origin,
             progress=self._progress,
         )
+        if copied.tags_lost:
+            self.untagged.append((target, copied.tags_lost))
         if self._move:
             there = await self._store.head(target)
             if there.etag != copied.result.etag or there.size != copied.info.size:

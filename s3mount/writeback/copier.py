@@ -19,10 +19,11 @@ from s3mount.store.base import (
     PutResult,
     WriteHeaders,
 )
-from s3mount.store.errors import PreconditionFailed
+from s3mount.store.errors import PreconditionFailed, StoreError
 from s3mount.store.integrity import multipart_etag
 from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.doubts import Doubts, Sent
+from s3mount.writeback.kept_tags import COPY, CREATE, KeptTags, Tags, count_of, with_tags
 from s3mount.writeback.parallel import all_of
 from s3mount.writeback.part_table import SentPart
 
@@ -40,8 +41,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Copied:
+    """`tags_lost`: why the copy does not have the source's tags; '' if it has."""
+
     result: PutResult
     info: ObjectInfo  # of the source
+    tags_lost: str = ""
 
 
 class CopyUploads(Protocol):
@@ -68,6 +72,7 @@ class Copier:
         self._config = config
         self._uploader = uploader
         self._doubts = uploader.doubts
+        self._tags = KeptTags(store)
         self._copy_rate: float | None = None  # bytes a second of CopyObject, the best seen
 
     async def copy(
@@ -102,27 +107,36 @@ class Copier:
         headers = WriteHeaders(
             metadata, {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
         )
-        if self._in_parts(info):
-            result = await self._copy_parts(info, target, headers, origin, progress)
+        operation = CREATE if self._in_parts(info) else COPY
+        tags = await self._tags.of(info, origin or self._store, operation)
+        if operation == CREATE:
+            result = await self._copy_parts(info, target, headers, tags, origin, progress)
         else:
-            started = time.monotonic()
-            # A copy of parts gets another ETag.
-            etags = () if "-" in info.etag else (info.etag,)
-            with self._doubts.of([target], Sent(info.size, headers, etags)):
-                result = await self._store.copy(
-                    source, target, source_etag=info.etag, replace=headers, origin=origin
-                )
-            if info.size >= MEASURED_FROM:
-                rate = info.size / max(1e-3, time.monotonic() - started)
-                self._copy_rate = max(rate, self._copy_rate or 0.0)
+            result = await self._copy_whole(info, target, headers, origin)
             progress(info.size)
-        return Copied(result, info)
+        lost = await self._tags.see_to(tags, operation, target, result)
+        return Copied(result, info, lost)
+
+    async def _copy_whole(
+        self, info: ObjectInfo, target: str, headers: WriteHeaders, origin: ObjectStore | None
+    ) -> PutResult:
+        started = time.monotonic()
+        # A copy of parts gets another ETag.
+        etags = () if "-" in info.etag else (info.etag,)
+        with self._doubts.of([target], Sent(info.size, headers, etags)):
+            result = await self._store.copy(
+                info.key, target, source_etag=info.etag, replace=headers, origin=origin
+            )
+        if info.size >= MEASURED_FROM:
+            rate = info.size / max(1e-3, time.monotonic() - started)
+            self._copy_rate = max(rate, self._copy_rate or 0.0)
+        return result
 
     def _in_parts(self, info: ObjectInfo) -> bool:
         if info.size > self._config.max_copy_size:
             return True
-        if int(info.headers.get("x-amz-tagging-count", "0")):
-            return False  # which CopyObject alone takes along
+        if count_of(info):
+            return False  # which CopyObject takes along on most services
         return info.size >= PARTS_FROM and (
             self._copy_rate is None or self._copy_rate < COPY_BY_REFERENCE
         )
@@ -132,12 +146,13 @@ class Copier:
         info: ObjectInfo,
         target: str,
         headers: WriteHeaders,
+        tags: Tags,
         origin: ObjectStore | None,
         progress: Progress,
     ) -> PutResult:
         config = self._config
         step = max(config.copy_part_size, -(-info.size // config.max_parts), config.min_part_size)
-        begun, upload_id = await self._uploader.begin_upload(target, headers)
+        begun, upload_id = await self._begin(target, headers, tags)
         parts: dict[int, Part] = {}
 
         async def one(number: int, start: int) -> None:
@@ -168,3 +183,15 @@ class Copier:
             raise
         begun.ended()
         return result
+
+    async def _begin(
+        self, target: str, headers: WriteHeaders, tags: Tags
+    ) -> tuple[BegunUpload, str]:
+        """Where tags are refused (they need a permission of their own) without them."""
+        if tags.values:
+            try:
+                return await self._uploader.begin_upload(target, with_tags(headers, tags))
+            except StoreError as error:
+                if error.transient or error.ambiguous:
+                    raise
+        return await self._uploader.begin_upload(target, headers)

@@ -13,6 +13,7 @@ from s3mount.cli.progress import Bar
 from s3mount.core.config import MIB, WritebackConfig
 from s3mount.transfer import copying
 from tests.cli.tools import Tools
+from tests.counting_proxy import CountingProxy, answer
 from tests.servers import Bucket, CephServer, Server
 
 MARKER = "application/x-directory"
@@ -104,8 +105,8 @@ def test_wildcards_are_characters_like_others(tools: Tools) -> None:
 def test_a_whole_bucket_is_deleted_only_when_that_is_confirmed(tools: Tools) -> None:
     tools.bucket.put("a", b"1")
     name = tools.bucket.name
-    for answer in ("n\n", ""):
-        refused = tools.run("rm", "-r", name, answer=answer, status=1)
+    for said in ("n\n", ""):
+        refused = tools.run("rm", "-r", name, answer=said, status=1)
         assert "nothing was deleted" in refused.output
         assert "--yes" in refused.output
     assert tools.bucket.keys() == ["a"]
@@ -186,6 +187,43 @@ def test_a_stranger_is_refused_with_a_remedy(
         failed = Tools(stranger, tmp_path).run(*words, status=2)
         assert "no permission to list the bucket" in failed.output
     assert ceph_bucket.keys() == ["a"]
+
+
+def tags_of(bucket: Bucket, key: str) -> dict[str, str]:
+    answer = bucket.client.get_object_tagging(Bucket=bucket.name, Key=key)
+    return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
+
+
+@pytest.mark.parametrize("limit", [5 * MIB, 20 * MIB], ids=["in parts", "whole"])
+def test_tags_are_kept_by_copies_and_moves_within_and_between_buckets(
+    tools: Tools, other: Bucket, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    config = partial(WritebackConfig, max_copy_size=limit, copy_part_size=5 * MIB)
+    monkeypatch.setattr(copying, "WritebackConfig", config)
+    here, there = tools.bucket.name, other.name
+    tools.bucket.put("d/a", bytes(6 * MIB), Tagging="project=s3%20mount&b=2")
+    tools.run("cp", f"{here}:/d/a", f"{here}:/copy")
+    tools.run("cp", "-r", f"{here}:/d", f"{there}:/d")
+    tools.run("mv", f"{here}:/d/a", f"{here}:/moved")
+    for bucket, key in ((tools.bucket, "copy"), (tools.bucket, "moved"), (other, "d/a")):
+        assert tags_of(bucket, key) == {"project": "s3 mount", "b": "2"}
+        assert len(bucket.get(key)) == 6 * MIB
+
+
+def test_copies_whose_tags_are_refused_are_made_and_named(
+    moto_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = partial(WritebackConfig, max_copy_size=5 * MIB, copy_part_size=5 * MIB)
+    monkeypatch.setattr(copying, "WritebackConfig", config)
+    moto_bucket.put("a", bytes(6 * MIB), Tagging="b=2")
+    name = moto_bucket.name
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        proxy.inject("GetObjectTagging", answer(403, "AccessDenied"))
+        told = Tools(moto_bucket, tmp_path).run(
+            "cp", f"{name}:/a", f"{name}:/b", "--endpoint-url", proxy.url
+        )
+    assert "1 copy without tags, the first one is b: GetObjectTagging 'a': 403" in told.stderr
+    assert len(moto_bucket.get("b")) == 6 * MIB
 
 
 @pytest.mark.parametrize("command", ["cp", "mv"])

@@ -282,3 +282,18 @@ async def test_requests_are_counted_by_name(store: ObjectStore) -> None:
     assert counts["BytesOut"] == 5
     assert counts["BytesIn"] == 3
     assert counts.get("Retries", 0) == counts.get("SlowDowns", 0) == 0
+
+
+@pytest.mark.parametrize("key", ["plain", "a/with blank", "percent%41"])
+async def test_tags_are_written_read_and_replaced(store: ObjectStore, key: str) -> None:
+    tags = {"project": "s3 mount", "a/b:c": "+x=1-y_z.@"}
+    await store.put(key, b"x", NOTHING)
+    assert await store.tags(key) == {}
+    await store.put_tags(key, tags)
+    assert await store.tags(key) == tags
+    assert (await store.head(key)).headers["x-amz-tagging-count"] == "2"
+    await store.put_tags(key, {"one": ""})
+    assert await store.tags(key) == {"one": ""}
+    assert (await store.get(key)).data == b"x"
+    with pytest.raises(errors.NotFound):
+        await store.tags("missing")

@@ -122,6 +122,31 @@ def test_special_files_keep_type_and_device_numbers(mount: Mount) -> None:
     assert (os.major(seen["tty"].st_rdev), os.minor(seen["tty"].st_rdev)) == (5, 1)
 
 
+@pytest.mark.parametrize("size", [10, 6 * MIB], ids=["whole", "in parts"])
+def test_tags_survive_changes_of_attributes_and_renames(
+    bucket: Bucket, mounted: Mounted, size: int
+) -> None:
+    """In parts as objects over 5 GiB."""
+    bucket.put("d/a", bytes(size), Tagging="project=s3%20mount&b=2")
+    bucket.put("d/b", bytes(size), Tagging="project=s3%20mount&b=2")
+    mount = mounted(bucket, *FAST, "-o", "singlepart_copy_limit=5,multipart_copy_size=5")
+    (mount.path / "d" / "a").chmod(0o600)
+    mount.flush()
+    (mount.path / "d" / "a").rename(mount.path / "moved")
+    mount.flush()
+    (mount.path / "d").rename(mount.path / "new")
+    mount.flush()
+    assert keys(bucket) >= {"moved", "new/b"}
+    for key in ("moved", "new/b"):
+        answer = bucket.client.get_object_tagging(Bucket=bucket.name, Key=key)
+        tags = {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+        assert tags == {"project": "s3 mount", "b": "2"}, key
+        assert len(bucket.get(key)) == size
+    head = bucket.client.head_object(Bucket=bucket.name, Key="moved")
+    assert stat.S_IMODE(int(head["Metadata"]["mode"])) == 0o600
+    assert ("-" in head["ETag"]) == (size > 5 * MIB)
+
+
 def test_an_empty_directory_survives_and_a_full_one_is_not_removed(mount: Mount) -> None:
     (mount.path / "empty").mkdir()
     (mount.path / "full" / "sub").mkdir(parents=True)

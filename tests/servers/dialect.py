@@ -197,9 +197,8 @@ class Dialect:
     def _copy_object(self, asked: Asked) -> Reply:
         found = self._source(asked)
         replace = asked.headers.get("x-amz-metadata-directive") == "REPLACE"
-        kept = WriteHeaders(found.metadata, found.headers)
-        written = _write_headers(asked.headers) if replace else kept
-        stored = self.store._store(asked.key, found.data, written)
+        written = _write_headers(asked.headers) if replace else None
+        stored = self.store._store_copy(found, asked.key, written)
         return _xml("CopyObjectResult", f"<ETag>&quot;{stored.etag}&quot;</ETag>")
 
     def _source(self, asked: Asked) -> StoredObject:
@@ -208,6 +207,20 @@ class Dialect:
         if self._can.copy_source_if_match and "x-amz-copy-source-if-match" in asked.headers:
             match = asked.headers["x-amz-copy-source-if-match"].strip('"')
         return self.store._source("CopyObject", unquote(raw, errors="surrogateescape"), match)
+
+    def _get_object_tagging(self, asked: Asked) -> Reply:
+        tags = self.store._tags(self.store._find("GetObjectTagging", asked.key))
+        pieces = (
+            f"<Tag>{_element('Key', name)}{_element('Value', value)}</Tag>"
+            for name, value in tags.items()
+        )
+        return _xml("Tagging", f"<TagSet>{''.join(pieces)}</TagSet>")
+
+    def _put_object_tagging(self, asked: Asked) -> Reply:
+        self._check_digest(asked)
+        tags = [[child.text or "" for child in tag] for tag in etree.fromstring(asked.body)[0]]
+        self.store._tag(asked.key, {tag[0]: tag[1] for tag in tags})
+        return Reply("200 OK", [], b"")
 
     # -- multipart uploads
 
