@@ -4,6 +4,7 @@ Inode numbers and handles are ints, names are bytes. Errors are FilesystemError 
 Every coroutine may be called from many tasks at once.
 """
 
+import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -347,6 +348,8 @@ class FileSystem:
 
     async def aclose(self) -> None:
         await self.state.namespace.aclose()
+        with contextlib.suppress(FilesystemError):  # said by the journal, and they stay
+            await self.state.books.sync()  # gives chunk files back that waited for it
         await self.state.journal.aclose()
         self.state.spool.close(self.recovering.needed)
         await self.state.store.aclose()

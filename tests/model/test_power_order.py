@@ -12,7 +12,7 @@ from s3mount.filesystem.build import open_filesystem
 from s3mount.store.memory import MemoryStore
 from s3mount.writeback.intents import Kind
 from s3mount.writeback.journal_records import JournalContents
-from tests.model.mounted import Client, KeptJournal
+from tests.model.mounted import KIB, Client, KeptJournal, with_writeback
 
 
 class SlowDisk(KeptJournal):
@@ -96,3 +96,14 @@ async def test_fsync_of_a_directory_outlives_a_power_cut(
         assert not journal.on_disk.files
         await client.fs.releasedir(root)
     assert not store.objects
+
+
+async def test_a_mount_that_ends_at_once_leaves_no_chunk_file(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """They are given back when the commit that forgot them is synced, mostly by somebody else."""
+    config = with_writeback(config, durability="journal")
+    async with running(store, config, journal) as client:
+        await client.write("f", b"content " * 8 * KIB)
+    assert not journal.load().files
+    assert list(config.writeback.spool_dir.glob("chunk-*")) == []
