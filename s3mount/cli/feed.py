@@ -138,14 +138,14 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option("-v", "--verbose", is_flag=True, help="Name each file that something is done for.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as JSON, on standard output.")
 @quiet_option
-@service_options(writing=True, more=("part-size", "equal-parts", "escape-names"))
+@service_options(writing=True, more=("part-size", "equal-parts", "escape-names", "xattrs"))
 def feed(service: Service, source: str, target: str, **options: Any) -> None:
     """Upload a folder, a file or a stream in the layout of the mount.
 
     What is in the folder SRC (not SRC itself, whether or not it ends in a slash) becomes what is
     in KEY_ROOT: files, directories, symbolic links and special files, with modes, owners and
     times. A file becomes the key KEY_ROOT, or one in it if that ends in a slash. '-' is standard
-    input.
+    input. Extended attributes ('user.') are fed with --xattrs.
 
     Only what differs in size or mtime is sent, mode and owner alone are changed on the server.
     Large files go up in parts; an interrupted feed goes on with the parts that are there.
@@ -283,6 +283,7 @@ class _Feed:
         from s3mount.transfer.feed.local_tree import Walking
 
         options = self.options
+        xattrs = self.service.settings.get("mount", "xattrs", False)
         return Feeding(
             os.fsencode(self.path),
             prefix,
@@ -292,12 +293,14 @@ class _Feed:
                 follow=options["follow_symlinks"] or self.kind == "file",
                 escape=self.service.settings.get("namespace", "escape_names", False),
                 root=prefix,
+                xattrs=xattrs,
             ),
             Comparing(
                 missing_only=options["check_missing"],
                 checksum=options["checksum"],
                 delete=options["delete"],
                 directories=options["directories"],
+                xattrs=xattrs,
             ),
             dry_run=options["dry_run"],
             large_from=self.writeback.single_put_limit,

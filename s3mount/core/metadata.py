@@ -41,6 +41,7 @@ _TIME = re.compile(r"(-?[0-9]{1,11})(?:\.([0-9]{1,9})[0-9]*)?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
 _EMPTY_TYPES = frozenset({stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK})
 NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
+USER_XATTRS = "user."  # what the names of the user's own begin with: the others are the system's
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import NO_XATTRS, USER_XATTRS
 
 # A clock tick of the kernel's file times, and some: two changes within one show the same time, so
 # a file that changed just now is only read when the tick is over. (Kernels before 6.13; 4 ms.)
@@ -91,6 +93,10 @@ class LocalFile:
         ):
             raise FileChanged(self.name)
 
+    def xattrs(self) -> Mapping[str, bytes]:
+        """Raises OSError. A change of them is seen by `check`, as it changes the ctime."""
+        return xattrs_of(self._fd)
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
@@ -106,3 +112,22 @@ class LocalFile:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def xattrs_of(file: int | bytes) -> Mapping[str, bytes]:
+    """Extended attributes that are the user's own ('user.'): none where the file system has none.
+    The system's are of this machine. Raises OSError."""
+    try:
+        names = [name for name in os.listxattr(file) if name.startswith(USER_XATTRS)]
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return NO_XATTRS
+        raise
+    found: dict[str, bytes] = {}
+    for name in names:
+        try:
+            found[name] = os.getxattr(file, name)
+        except OSError as error:
+            if error.errno != errno.ENODATA:  # removed since they were listed
+                raise
+    return found or NO_XATTRS

@@ -54,13 +54,14 @@ class Rig:
                 os.utime(target, (mtime, mtime))
 
     def feeding(self, **options: Any) -> Feeding:
+        xattrs = options.pop("xattrs", False)
         walking = {name: options.pop(name) for name in WALKING & options.keys()}
         comparing = {name: options.pop(name) for name in COMPARING & options.keys()}
         feeding = Feeding(
             os.fsencode(self.source),
             self.prefix,
-            Walking(root=self.prefix, **walking),
-            Comparing(**comparing),
+            Walking(root=self.prefix, xattrs=xattrs, **walking),
+            Comparing(xattrs=xattrs, **comparing),
             large_from=self.part_size,
         )
         return replace(feeding, **options)

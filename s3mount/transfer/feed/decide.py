@@ -6,11 +6,12 @@ listing alone, with the object's attributes (`Action.ASK`), with the file's byte
 """
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-from s3mount.core.metadata import NANOSECONDS, Attributes
+from s3mount.core.metadata import NANOSECONDS, USER_XATTRS, Attributes
 from s3mount.store.base import ListedObject
 
 DirectoryMarkers = Literal["all", "empty", "none"]
@@ -73,12 +74,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Comparing:
-    """How to compare; `checksum`: all files of equal size by their bytes."""
+    """How to compare; `checksum`: all files of equal size by their bytes; `xattrs`: extended
+    attributes as well."""
 
     missing_only: bool = False
     checksum: bool = False
     delete: bool = False
     directories: DirectoryMarkers = "all"
+    xattrs: bool = False
 
 
 def relevant(local: LocalEntry, remote: RemoteEntry | None) -> ListedObject | None:
@@ -151,7 +154,7 @@ def _directory(
     if known is None:
         return Action.ASK
     assert known.attributes is not None
-    same = same_attributes(local.attributes, known, known.attributes)
+    same = same_attributes(local.attributes, known, known.attributes, how)
     return Action.NOTHING if same else Action.ATTRIBUTES
 
 
@@ -193,14 +196,16 @@ def _regular(
         return Action.COMPARE
     if same_bytes is False:
         return Action.SEND
-    if same_attributes(local.attributes, known, there):
+    if same_attributes(local.attributes, known, there, how):
         return Action.NOTHING
     return Action.ATTRIBUTES
 
 
-def same_attributes(ours: Attributes, known: Known, there: Attributes) -> bool:
-    """Mode, owner and mtime."""
+def same_attributes(ours: Attributes, known: Known, there: Attributes, how: Comparing) -> bool:
+    """Mode, owner and mtime, and the user's own extended attributes, if they are fed."""
     same = (ours.mode, ours.uid, ours.gid) == (there.mode, there.uid, there.gid)
+    if how.xattrs and with_xattrs_of(there, ours) != there.xattrs:
+        return False
     return same and has_same_mtime(ours, known, there)
 
 
@@ -217,3 +222,11 @@ def same_time(ours: int, theirs: int) -> bool:
     if theirs % NANOSECONDS == 0:
         return ours // NANOSECONDS == theirs // NANOSECONDS
     return ours == theirs
+
+
+def with_xattrs_of(there: Attributes, ours: Attributes) -> Mapping[str, bytes]:
+    """What the object is to have: the user's own are ours, others' stay."""
+    others = {
+        name: value for name, value in there.xattrs.items() if not name.startswith(USER_XATTRS)
+    }
+    return {**others, **ours.xattrs}

@@ -3,15 +3,16 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import check_key, name_from_bytes
-from s3mount.core.metadata import Attributes
+from s3mount.core.metadata import NO_XATTRS, Attributes
 from s3mount.transfer.feed.decide import LocalEntry
 from s3mount.transfer.feed.rules import Rules
+from s3mount.transfer.local_file import xattrs_of
 
 ALL_THE_WAY = 0
 
@@ -19,13 +20,15 @@ ALL_THE_WAY = 0
 @dataclass(frozen=True, slots=True)
 class Walking:
     """`depth`: 1 is what is in the top directory itself, ALL_THE_WAY no bound. `root`: what the
-    keys begin with ('': the whole bucket, whose own attributes are left alone)."""
+    keys begin with ('': the whole bucket, whose own attributes are left alone). `xattrs`: with
+    extended attributes."""
 
     depth: int = ALL_THE_WAY
     rules: Rules = Rules()  # noqa: RUF009 (immutable)
     follow: bool = False
     escape: bool = False
     root: str = ""
+    xattrs: bool = False
 
     def descends_from(self, path: str) -> bool:
         """Whether what is in the directory `path` ('' is the top) takes part, by depth."""
@@ -70,7 +73,7 @@ class LocalTree:
             if found is None:
                 continue
             if not stat.S_ISDIR(found.st_mode):
-                yield LocalEntry(path, name, found.st_size, attributes_of(found))
+                yield LocalEntry(path, name, found.st_size, self._attributes(path, name, found))
             elif any(above.identity == (found.st_dev, found.st_ino) for above in levels):
                 self._fail(path, OSError(errno.ELOOP, "leads to a directory above it"))
             elif self._walking.descends_from(path):
@@ -79,8 +82,21 @@ class LocalTree:
 
     def _open(self, path: str, name: bytes, found: os.stat_result) -> "_Level":
         names = self._names(path, name)
-        entry = LocalEntry(path, name, 0, attributes_of(found), empty=not names)
+        attributes = self._attributes(path, name, found)
+        entry = LocalEntry(path, name, 0, attributes, empty=not names)
         return _Level(entry, names[::-1], (found.st_dev, found.st_ino))
+
+    def _attributes(self, path: str, name: bytes, found: os.stat_result) -> Attributes:
+        has_some = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # xattr(7)
+        if not (self._walking.xattrs and has_some):
+            return attributes_of(found)
+        try:
+            return attributes_of(found, xattrs_of(name))
+        except FileNotFoundError:
+            return attributes_of(found)  # vanished since: what is done for it will tell
+        except OSError as error:
+            self._fail(path, error)
+            return attributes_of(found)
 
     def _look(self, path: str, name: bytes) -> os.stat_result | None:
         try:
@@ -145,7 +161,7 @@ class _Level:
     identity: tuple[int, int]
 
 
-def attributes_of(found: os.stat_result) -> Attributes:
+def attributes_of(found: os.stat_result, xattrs: Mapping[str, bytes] = NO_XATTRS) -> Attributes:
     """As the mount stores them."""
     is_device = stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)
     return Attributes(
@@ -156,6 +172,7 @@ def attributes_of(found: os.stat_result) -> Attributes:
         ctime_ns=found.st_ctime_ns,
         atime_ns=found.st_atime_ns,
         rdev=found.st_rdev if is_device else 0,
+        xattrs=xattrs,
     )
 
 

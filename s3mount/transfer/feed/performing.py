@@ -11,7 +11,13 @@ from typing import TypeVar
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.core.metadata import DIRECTORY_TYPE, Attributes, content_type_for, encode
+from s3mount.core.metadata import (
+    DIRECTORY_TYPE,
+    NO_XATTRS,
+    Attributes,
+    content_type_for,
+    encode,
+)
 from s3mount.store.base import ListedObject, ObjectStore, WriteHeaders
 from s3mount.store.errors import BadCredentials, NoSuchBucket, NotFound, StoreError
 from s3mount.store.integrity import is_md5
@@ -23,6 +29,7 @@ from s3mount.transfer.feed.decide import (
     RemoteEntry,
     decide,
     relevant,
+    with_xattrs_of,
 )
 from s3mount.transfer.feed.local_tree import attributes_of
 from s3mount.transfer.feed.report import Report
@@ -171,7 +178,8 @@ class Performer:
     async def _send_once(self, local: LocalEntry) -> None:
         key = self._prefix + local.path
         with await self._in_thread(partial(self._open, local.name)) as file:
-            attributes = _now(attributes_of(file.stat))
+            xattrs = await self._in_thread(file.xattrs) if self._how.xattrs else NO_XATTRS
+            attributes = _now(attributes_of(file.stat, xattrs))
             headers = WriteHeaders(
                 encode(attributes), {"content-type": content_type_for(local.path, attributes)}
             )
@@ -200,7 +208,10 @@ class Performer:
         assert known is not None
         assert known.attributes is not None
         ours = item.local.attributes
-        attributes = replace(_now(ours), xattrs=known.attributes.xattrs)
+        xattrs = known.attributes.xattrs
+        if self._how.xattrs:
+            xattrs = with_xattrs_of(known.attributes, ours)
+        attributes = replace(_now(ours), xattrs=xattrs)
         copied = await self._copier.copy(
             there.key, there.key, etag=there.etag, attributes=attributes
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from s3mount.core.config import AttributeDefaults, WritebackConfig
-from s3mount.core.metadata import content_type_for, encode
+from s3mount.core.metadata import NO_XATTRS, content_type_for, encode
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import StatCache
@@ -25,6 +25,7 @@ from s3mount.transfer.feed.performing import Performer
 from s3mount.transfer.feed.report import Report
 from s3mount.transfer.feed.stream import Check, StreamSender
 from s3mount.transfer.file_sender import FileSender
+from s3mount.transfer.local_file import xattrs_of
 from s3mount.transfer.versions import Versions
 from s3mount.writeback.copier import Copier
 from s3mount.writeback.journal import MemoryJournal
@@ -92,7 +93,8 @@ class Session:
     async def feed_file(self, feeding: Feeding, path: str) -> None:
         """`feeding.top` is the file, `path` its name below feeding.prefix."""
         found = os.stat(feeding.top)
-        local = LocalEntry(path, feeding.top, found.st_size, attributes_of(found))
+        xattrs = xattrs_of(feeding.top) if feeding.walking.xattrs else NO_XATTRS
+        local = LocalEntry(path, feeding.top, found.st_size, attributes_of(found, xattrs))
         key = feeding.prefix + path
         page = await self.store.list(key, delimiter="/")
         listed = next((one for one in page.objects if one.key == key), None)
