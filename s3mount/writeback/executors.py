@@ -251,15 +251,16 @@ class Executors:
     async def _rename_tree(self, intent: Intent) -> None:
         """Copies everything, tells `on_copied`, then deletes: no moment without either name.
 
-        The old prefix is listed again until nothing new is found in it.
+        The old prefix is listed again until nothing new is found in it. What an attempt before has
+        copied is not copied again: a large directory would never get through a bad network.
         """
         source, target = intent.source, intent.key
         if source is None:
             raise ValueError("a RENAME_TREE without source")
         await self._doubts.settle_below(source, target)
-        moved: dict[str, str] = {}
+        copied = intent.copied
+        moved = {source + key[len(target) :]: one.source_etag for key, one in copied.items()}
         stays: set[str] = set()  # of a mount that died: what others have put in the way since
-        copied = intent.copied = {}
         while fresh := await self._tree(source, moved):
             left = await self._after_crash.tree(intent, fresh) if intent.recovered else TreeLeft()
 

@@ -126,3 +126,30 @@ async def test_a_put_that_failed_and_then_waits_for_a_close_reports_no_error(
         await client.close(handle)
         await settled(client, store)
         assert contents(store) == {"f": ONE}
+
+
+async def test_a_directorys_rename_goes_on_where_a_failed_copy_stopped_it(
+    client: Client, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """What was copied is not copied again, and what others changed since is."""
+    for number in range(5):
+        store.put_foreign(f"d/{number}", b"old")
+    failing = ["d/4"]
+
+    async def before(operation: str, key: str) -> None:
+        if operation == "CopyObject" and failing and "4" in key:
+            await trio.sleep(1.0)  # the others are done by then
+            failing.clear()
+            raise ConnectionLost("reset", operation=operation, key=key)
+
+    store.before = before
+    await client.rename("d", "e")
+    await trio.sleep(1.8)
+    copied = {key: data for key, data in contents(store).items() if key.startswith("e/")}
+    assert copied == {f"e/{number}": b"old" for number in range(4)}
+    store.put_foreign("d/0", b"new")
+    before_it_goes_on = store.counts()["CopyObject"]
+    await settled(client, store)
+    assert store.counts()["CopyObject"] - before_it_goes_on == 2
+    wanted = {f"e/{number}": b"old" for number in range(1, 5)}
+    assert contents(store) == {"e/0": b"new", **wanted}
