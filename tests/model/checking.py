@@ -8,6 +8,7 @@ import trio
 
 from s3mount.core.errors import FilesystemError
 from tests.model.acting import (
+    PATIENCE,
     PAUSES,
     Actor,
     difference,
@@ -104,7 +105,7 @@ class Checks(Actor):
         self._check_bucket()
 
     async def _drain(self) -> None:
-        left = await self.client.fs.drain(600.0)
+        left = await self.client.fs.drain(PATIENCE / 2)
         unfinished = self.client.fs.state.queue.unfinished()
         waiting = [intent for intent in unfinished if not intent.stalled]
         assert not waiting, [intent.describe() for intent in waiting]

@@ -44,6 +44,10 @@ TICK = 4  # milliseconds
 SOON = (0.0, 0.01, 0.1, 0.3, 0.7, 2.0)
 # An upload whose id was never learnt is aborted an hour later.
 LEFT_UPLOADS = 6400.0
+# What failed then is tried again, every ten minutes.
+TRIED_AGAIN = 600.0
+TRIES = 20
+LEAVING = LEFT_UPLOADS + TRIES * TRIED_AGAIN
 
 
 def _time() -> float:
@@ -181,7 +185,7 @@ class RelaunchingDriver(Driver):
                 self._crashes_soon = max(0, numbers[0] - 8)
                 return True
             if name == "remount":
-                with trio.fail_after(PATIENCE + LEFT_UPLOADS):
+                with trio.fail_after(PATIENCE + LEAVING):
                     await self._before_remount()
                 counts[name] += 1
                 return False
@@ -191,7 +195,7 @@ class RelaunchingDriver(Driver):
             except NothingToDo:
                 continue
             counts[name] += 1
-        with trio.fail_after(PATIENCE + LEFT_UPLOADS):
+        with trio.fail_after(PATIENCE + LEAVING):
             await self._before_remount()
         self._more = False
         return False
@@ -204,6 +208,10 @@ class RelaunchingDriver(Driver):
             await self._close(handle)
         await self._drain()
         await trio.sleep(LEFT_UPLOADS)
+        for _ in range(TRIES):
+            if not self.client.fs.state.journal.load().uploads:
+                break
+            await trio.sleep(TRIED_AGAIN)
         await super()._before_remount()
         left = self.client.fs.state.journal.load().uploads
         assert not left, f"uploads left: {left}"
