@@ -3,8 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import trio
@@ -27,7 +27,7 @@ async def until_signal(work: Callable[[], Awaitable[T]], say: Callable[[str], No
     if threading.current_thread() is not threading.main_thread():
         return await work()  # signals are the main thread's
     interrupted = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with _heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
 
@@ -50,6 +50,17 @@ async def until_signal(work: Callable[[], Awaitable[T]], say: Callable[[str], No
     if interrupted:
         raise KeyboardInterrupt
     return result
+
+
+def _heeded(*numbers: signal.Signals) -> AbstractContextManager[AsyncIterator[int]]:
+    """What was ignored when the command began stays so: nohup(1) has SIGHUP ignored."""
+    heeded = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]
+    return trio.open_signal_receiver(*heeded) if heeded else nullcontext(_nothing())
+
+
+async def _nothing() -> AsyncIterator[int]:
+    await trio.Event().wait()
+    yield 0
 
 
 @contextmanager

@@ -14,7 +14,8 @@ import trio
 
 from s3mount.cli.feed_stream import Stream
 from s3mount.core.config import MIB
-from tests.cli.tools import Tools, interrupted
+from tests.cli.tools import Halfway, Tools, interrupted
+from tests.counting_proxy import CountingProxy
 from tests.mounting import environment
 from tests.servers import Bucket
 
@@ -189,3 +190,26 @@ def test_at_a_question_nothing_is_done(moto_bucket: Bucket, tmp_path: Path) -> N
     assert process.returncode == 130, told
     assert "s3mount: interrupted; " in told
     assert moto_bucket.keys() == ["a"]
+
+
+def test_a_command_under_nohup_goes_on_when_its_terminal_is_closed(
+    moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    moto_bucket.put("a", b"data")
+    halfway = Halfway(0)
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        proxy.inject("CopyObject", halfway.fault, times=1000)
+        words = ["cp", f"{moto_bucket.name}:/a", f"{moto_bucket.name}:/b"]
+        with subprocess.Popen(
+            ["nohup", sys.executable, "-m", "s3mount", *words, "--endpoint-url", proxy.url],
+            env=environment(moto_bucket, tmp_path),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert halfway.reached.wait(60)
+            process.send_signal(signal.SIGHUP)
+            halfway.go.set()
+            _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert moto_bucket.get("b") == b"data"
