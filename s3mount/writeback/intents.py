@@ -282,6 +282,20 @@ class IntentIndex:
     def trees_over(self, key: str) -> set[Intent]:
         return {tree for tree in self._trees if inside(key, tree)}
 
+    def is_made_way_for(self, key: str, intent: Intent) -> bool:
+        """Whether a directory above `key` has its name only since `intent` or a newer one has taken
+        something else away from there."""
+        above = parent_of(key)
+        while above:
+            if above[:-1] == intent.source:
+                return True
+            takes = {other for other in self.holders(above) if other.kind is not Kind.MKDIR}
+            takes |= self.holders(above[:-1])
+            if any(other.sequence > intent.sequence for other in takes):
+                return True
+            above = parent_of(above)
+        return False
+
     def conflicts(self, intent: Intent) -> set[Intent]:
         """All that `intent` must wait for."""
         keys = intent.held_keys()

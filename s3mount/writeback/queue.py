@@ -114,9 +114,12 @@ class IntentQueue(IntentGraph):
         """Gives a WAITING intent another target; False if that must be an intent of its own.
 
         Invariant: an intent only ever waits for older ones, so the graph has no cycle. (Swapping
-        two names by three renames would otherwise end in two intents that wait for each other.)
+        two names by three renames would otherwise end in two intents that wait for each other.) And
+        a replay in the old order must find the directory there: `mv f g; mkdir f; mv g f/h`.
         """
         if intent.state is not State.WAITING or intent.copy_made is not None:
+            return False
+        if self._index.is_made_way_for(key, intent):
             return False
         old_key = intent.key
         self._index.remove(intent)

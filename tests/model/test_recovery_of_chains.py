@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -243,6 +244,55 @@ async def test_a_file_changed_before_its_directory_was_renamed_and_moved_out_of_
         assert await client.read("g") == b"new and longer"
     assert await lives.last() == []
     assert contents(store) == {"h/": b"", "g": b"new and longer"}
+
+
+WAYS_TO_MAKE_WAY = {
+    "a file with the directory's name is moved into it": [
+        ("rename", "old", "new"),
+        ("mkdir", "old"),
+        ("rename", "new", "old/file"),
+    ],
+    "another file is moved away": [
+        ("rename", "old", "new"),
+        ("rename", "other", "away"),
+        ("mkdir", "other"),
+        ("rename", "new", "other/file"),
+    ],
+    "another file is removed": [
+        ("rename", "old", "new"),
+        ("unlink", "other"),
+        ("mkdir", "other"),
+        ("rename", "new", "other/file"),
+    ],
+    "a new file is moved into it": [
+        ("write", "new", b"old"),
+        ("unlink", "old"),
+        ("unlink", "other"),
+        ("mkdir", "other"),
+        ("rename", "new", "other/file"),
+    ],
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_MAKE_WAY.values(), ids=WAYS_TO_MAKE_WAY)
+async def test_a_file_moved_into_a_directory_for_which_something_made_way(
+    store: MemoryStore, config: MountConfig, autojump_clock: object, way: list[tuple[Any, ...]]
+) -> None:
+    """The mount dies before it has done anything of it."""
+    lives = Lives(store, with_writeback(config, durability="journal", namespace_delay=DELAY))
+    ours(store, "old", b"old")
+    ours(store, "other", b"other")
+    async with lives.one() as client:
+        for name, *arguments in way:
+            await getattr(client, name)(*arguments)
+        await client.fs.state.books.sync()
+    assert contents(store) == {"old": b"old", "other": b"other"}
+    assert await lives.last() == []
+    (_, _, moved), stays = way[-1], way[1][0] == "mkdir"
+    others = {"other": b"other"} if stays else {}
+    others |= {"away": b"other"} if way[1][0] == "rename" else {}
+    directory = moved.removesuffix("file")
+    assert contents(store) == {directory: b"", moved: b"old", **others}
 
 
 async def only_puts(operation: str, _: str) -> None:
