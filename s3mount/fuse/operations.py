@@ -31,6 +31,7 @@ from pyfuse3 import (
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.fuse.attributes import entry_attributes, statvfs_data, wanted_changes
 from s3mount.fuse.errno import ORDINARY, cause_of, describe, errno_of, is_expected
+from s3mount.fuse.seldom import Seldom
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ def answered(handler: Handler[P, R]) -> Handler[P, R]:
                 log.exception("%s failed unexpectedly", name)
             elif number in ORDINARY or (number == errno.ESTALE and name in RETRIED_BY_KERNEL):
                 log.debug("%s: %s", name, describe(error, self.bucket))
+            elif number == errno.EILSEQ:  # a program may ask for such names all the time
+                self.unnameable.warning(f"{name}: {describe(error, self.bucket)}")
             else:
                 log.warning("%s: %s", name, describe(error, self.bucket))
             raise FUSEError(number) from None
@@ -88,6 +91,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._filesystem = filesystem
         self.bucket = bucket
+        self.unnameable = Seldom(log)
         self._xattrs = xattrs
         # Released by the kernel with a RELEASE each, by release_all() when the kernel is gone.
         self._open_files: set[int] = set()

@@ -16,6 +16,7 @@ from s3mount.core.metadata import Attributes
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.stat import OpenResult, Stat, StatFs
 from s3mount.fuse.operations import Operations
+from s3mount.fuse.seldom import Seldom
 from s3mount.store import errors
 
 CTX = cast(pyfuse3.RequestContext, SimpleNamespace(uid=1000, gid=100, pid=1, umask=0o22))
@@ -148,6 +149,23 @@ async def test_a_missing_name_is_no_news_for_the_log(caplog: pytest.LogCaptureFi
         await ops.lookup(INODE, NAME, CTX)
     assert raised.value.errno == errno.ENOENT
     assert not [each for each in caplog.records if each.levelno > logging.DEBUG]
+
+
+async def test_names_that_cannot_be_stored_are_told_once_a_minute_with_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ops, _ = operations(FilesystemError(errno.EILSEQ, "not UTF-8"))
+    times = iter((0.0, 1.0, 59.0, 61.0, 62.0))
+    ops.unnameable = Seldom(logging.getLogger("s3mount"), lambda: next(times))
+    for _ in range(5):
+        with pytest.raises(pyfuse3.FUSEError) as raised:
+            await ops.lookup(INODE, NAME, CTX)
+        assert raised.value.errno == errno.EILSEQ
+    lines = [each.getMessage() for each in caplog.records if each.levelno > logging.DEBUG]
+    assert lines == [
+        "lookup: EILSEQ: [EILSEQ] not UTF-8",
+        "lookup: EILSEQ: [EILSEQ] not UTF-8 (and 2 more like it before)",
+    ]
 
 
 async def test_a_conflict_at_close_is_told_but_the_retry_of_an_open_is_not(
