@@ -102,6 +102,12 @@ async def open_filesystem(
                 return True
         return False
 
+    def is_stuck() -> bool:
+        filling = [file for file in state.open_files.values() if file.holds_spool]
+        kept = bool(spool.pool.files.kept) or state.books.hurry()
+        return bool(filling) and not kept and not any(file.can_drain for file in filling)
+
+    spool.is_stuck = is_stuck
     uploader.on_early_publish = publish_early
     uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT}) or state.books.hurry()
     return FileSystem(state, mutations, contents)

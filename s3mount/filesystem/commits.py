@@ -80,14 +80,19 @@ class FileCommits(Ledger):
             return self.put(file)
         async with file.records.lock:
             if file.dirty and not file.inode.detached:
-                sealed = file.records.seal()
-                if sealed.spooled is not None:
-                    await sealed.spooled.sync()
-                if file.sent < sealed.changes and not file.inode.detached:
-                    return self.put(file, sealed)
-                if sealed.spooled is not None:
-                    # Sent meanwhile, by a PUT that had begun before.
-                    sealed.spooled.unwanted(sealed.record.spool)
+                return await self._synced(file, file.records.seal(), file.changes)
+        return None
+
+    async def _synced(self, file: OpenFile, sealed: Sealed, newest: int) -> Intent | None:
+        """`newest`: the changes that the closed record may have, for this one to be written."""
+        if sealed.spooled is not None:
+            await sealed.spooled.sync()
+        wanted = file.sent < sealed.changes and file.records.changes <= newest
+        if wanted and not file.inode.detached:
+            return self.put(file, sealed)
+        if sealed.spooled is not None:
+            # Sent meanwhile, by a PUT that had begun before; or a later close was faster.
+            sealed.spooled.unwanted(sealed.record.spool)
         return None
 
     def send_behind(self, file: OpenFile) -> Intent | None:
@@ -100,13 +105,16 @@ class FileCommits(Ledger):
         if file.records.wants_draft:
             with self.state.books.aftermath():
                 file.records.write_draft()
+        sealed = file.records.seal()
         file.records.behind += 1
-        self.state.start_soon(partial(self._record_behind, file))
+        self.state.start_soon(partial(self._record_behind, file, sealed))
         return None
 
-    async def _record_behind(self, file: OpenFile) -> None:
+    async def _record_behind(self, file: OpenFile, sealed: Sealed) -> None:
+        """`sealed`: of the moment when its writer went; the next one may be at it by now."""
         try:
-            await self.record(file)
+            async with file.records.lock:
+                await self._synced(file, sealed, sealed.changes - 1)
         except FilesystemError as error:
             log.error("%r is sent, but not safe here before: %s", file.key, error)  # noqa: TRY400
             if file.dirty and not file.inode.detached:
@@ -122,7 +130,12 @@ class FileCommits(Ledger):
         `sealed`: those are of some moments ago.
         """
         with self.change():
-            file.rewriting = False
+            file.rewriting = (
+                sealed is not None
+                and sealed.spooled is not None
+                and sealed.spooled is not file.spooled
+                and file.is_being_written
+            )
             if sealed is None and file.records.changes != file.changes:
                 sealed = file.records.seal()
             if sealed is not None:
@@ -286,6 +299,7 @@ class FileCommits(Ledger):
             self.state.namespace.lost(file.inode)  # now that its pins are gone
             self._tell_kernel(file.inode)
         if file.handles:
+            self.state.drafts.changed(file)
             return
         if file.taken and file.dirty:
             self.state.start_soon(partial(self.give_way, file))

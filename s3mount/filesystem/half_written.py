@@ -1,4 +1,5 @@
-"""With write-back a PUT starts some time after the close: not in the middle of the next change."""
+"""With write-back a PUT starts some time after the close. Where it cannot send what that has left
+(FileRecords.freezes), it does not start in the middle of the next change."""
 
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ class HalfWritten:
             or file.records.changes == file.changes
             or not file.is_being_written
             or file.state.spool.waiting
+            or file.records.freezes
         ):
             self._since = None
             return False

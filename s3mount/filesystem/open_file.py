@@ -56,6 +56,7 @@ class Snapshot:
     changes: int
     attributes: Attributes
     size: int
+    stamp: int = 0  # SpooledFile.write_count then
 
 
 class OpenFile:
@@ -123,6 +124,16 @@ class OpenFile:
     def unsent_bytes(self) -> int:
         """Written here, and the service does not have them yet."""
         return 0 if self.upload is None else self.upload.unsent_bytes
+
+    @property
+    def holds_spool(self) -> bool:
+        return self.spooled is not None and bool(self.spooled.present)
+
+    @property
+    def can_drain(self) -> bool:
+        """Whether what the spool has of it is sent sooner or later: not without a name."""
+        busy = self.upload is not None and self.upload.busy
+        return busy or self.put is not None or not self.inode.detached
 
     @property
     def fills_spool(self) -> bool:
@@ -220,7 +231,8 @@ class OpenFile:
         self.size = max(self.size, end)
         self.changed()
         self.touch()
-        if not self.inode.detached and self.snapshot is None:
+        ahead = self.snapshot is None and not self.records.waits
+        if ahead and not self.inode.detached:
             self.upload.wrote(self.size, self._destination)
         return len(data)
 
@@ -353,7 +365,10 @@ class OpenFile:
         if self.snapshot is None:
             return False
         self.remote = remote
-        self.visible = min(self.snapshot.size, self.size)
+        cut = None
+        if self.spooled is not None:
+            cut = self.spooled.lowest_size_since(self.snapshot.stamp)
+        self.visible = min(self.snapshot.size, self.size, self.size if cut is None else cut)
         self.sent = self.snapshot.changes
         self.records.commits += 1
         self.whole = self.exclusive = self.replaces = False

@@ -8,14 +8,16 @@ A file that was written and not closed yet has a *draft*, which is never publish
 
 import errno
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from s3mount.core.errors import FilesystemError
 from s3mount.writeback.base_object import BaseObject
+from s3mount.writeback.change_stamps import ChangeStamps
+from s3mount.writeback.frozen_file import FrozenFile
 from s3mount.writeback.intents import Expected, Intent, Kind
 from s3mount.writeback.journal_records import FileRecord, SpoolRecord
 from s3mount.writeback.lock import Lock
@@ -24,11 +26,6 @@ from s3mount.writeback.spooled_file import SpooledFile
 if TYPE_CHECKING:
     from s3mount.filesystem.open_file import OpenFile
     from s3mount.filesystem.state import State
-
-# How long unfinished writes may be unrecorded: a killed mount loses at most these.
-DRAFT_INTERVAL = 0.25
-# Recording takes at most this share of the loop's time, whatever the size of the files.
-DRAFT_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +36,8 @@ class Sealed:
     changes: int  # OpenFile.changes then
     spooled: SpooledFile | None
     commits: int  # FileRecords.commits then
+    stamps: ChangeStamps  # of `spooled`, then
+    cut: int | None  # the smallest size since what was to be sent then, or was being sent
 
 
 class FileRecords:
@@ -54,11 +53,15 @@ class FileRecords:
         self.commits = 0  # of the file, so far
         self.behind = 0  # tasks of FileCommits.send_behind
         self.one_caught_up = trio.Event()  # one of these ended; set, and a new one
+        self.sending: int | None = None  # the write_count of what is being sent
         self._file = file
         self._books = file.state.books
         self._id: int | None = None
         self._record: FileRecord | None = None  # the closed one in the journal
+        self._stamps = ChangeStamps(1)  # as of that
+        self._cut: int | None = None  # see Sealed
         self._holder: SpooledFile | None = None  # whose chunks it names
+        self._named: SpoolRecord | None = None  # by this record, as the holder made it
         # In the journal only: see park and attributes_changed.
         self._parked: Intent | None = None
         self._draft: int | None = None  # the id of the draft in the journal
@@ -101,7 +104,50 @@ class FileRecords:
         self.sealed_at = trio.current_time()
         spool = _nothing(self._file.state) if spooled is None else spooled.seal()
         record = self._make(self.id, spool, closed=True)
-        return Sealed(record, self._file.changes, spooled, self.commits)
+        stamps, cut = ChangeStamps(1), None
+        if spooled is not None:
+            stamps = spooled.stamps()
+            cut = spooled.lowest_size_since(
+                self._stamps.count if self.sending is None else self.sending
+            )
+        return Sealed(record, self._file.changes, spooled, self.commits, stamps, cut)
+
+    # -- what is sent
+
+    @property
+    def freezes(self) -> bool:
+        """Whether the PUT sends what the closed record names, whatever is written meanwhile: with
+        write-back other hosts see what some close has left. Not where some of it left a full
+        spool, which only the file as it is can be sent with, nor what a mount that died left."""
+        file, record = self._file, self._record
+        if record is None or not record.closed or record.id != self._id:
+            return False
+        if not file.state.writes_back or file.recovering is not None:
+            return False
+        if record.spool.dropped or record.spool.published:
+            return False
+        if self._holder is not None and self._holder is not file.spooled:
+            return False
+        published = None if file.upload is None else file.upload.published
+        if published is not None and published[1] > self._stamps.count:
+            return False
+        base = None if file.remote is None else file.remote.etag
+        return record.base is None or record.base.etag == base
+
+    @property
+    def waits(self) -> bool:
+        """Whether such a PUT is still to come: parts of what is written now follow it."""
+        return self.changes > self._file.sent and self.freezes
+
+    def freeze(self) -> FrozenFile | None:
+        """What the closed record names, to be closed by the caller; None: see `freezes`."""
+        if self._record is None or not self.freezes:
+            return None
+        return FrozenFile(
+            self._holder, self._record.spool, self._stamps.copy(), self._file.state.spool
+        )
+
+    # -- into the journal
 
     def write(self, sealed: Sealed) -> None:
         """The journal has this state of the file from now on, in the place of an older one."""
@@ -113,7 +159,7 @@ class FileRecords:
             exclusive=sealed.record.exclusive and self._file.exclusive,  # renamed meanwhile
         )
         if sealed.commits != self.commits:
-            record = self._rebased(record)
+            record = self._rebased(record, sealed.cut)
         elif sealed.spooled is self._file.spooled:
             record = self._as_published(record)
         old, holder = self._holder, sealed.spooled
@@ -123,6 +169,9 @@ class FileRecords:
             if number is not None and number != record.id:
                 self._books.forget_file(number)
         self._record, self._holder, self.changes = record, holder, sealed.changes
+        self._named, self._stamps, self._cut = sealed.record.spool, sealed.stamps, sealed.cut
+        if holder is not None and self._file.state.writes_back:
+            holder.frozen_at = sealed.stamps.count
         self._draft = None
         put = self._file.put
         if put is not None and put.file != record.id:
@@ -143,26 +192,31 @@ class FileRecords:
         self._id = record.id
         self._record, self._holder = record, self._file.spooled
         self.changes = self._file.changes
+        self._named = record.spool
+        if self._holder is not None:
+            self._stamps = self._holder.stamps()
         self.sealed_at = trio.current_time()
 
-    def amend(self, spool: SpoolRecord) -> None:
-        """Bytes that the closed record names left the spool for a part of the upload."""
+    def amend(self, spool: SpoolRecord) -> bool:
+        """Bytes that the closed record names left the spool for a part of the upload. False: there
+        is none any more."""
         holder = self._holder
         if self._record is None or holder is None:
-            return
-        self._record = replace(self._record, spool=spool)
+            return False
+        self._record, self._named = replace(self._record, spool=spool), spool
+        holder.frozen_at = None  # see `freezes`
         with self._books.aftermath():
             self._books.write_file(self._record)
             self._books.once_recorded(lambda: holder.recorded(spool))
+        return True
 
     def rebase(self) -> None:
-        """An older state of the file was committed since the seal: that is the base now. Nothing
-        was cut off in between, for a truncation waits for a commit that is running."""
+        """An older state of the file was committed since the seal: that is the base now."""
         if self._record is not None:
-            self._record = self._rebased(self._record)
+            self._record = self._rebased(self._record, self._cut)
             self._books.write_file(self._record)
 
-    def _rebased(self, record: FileRecord) -> FileRecord:
+    def _rebased(self, record: FileRecord, cut: int | None) -> FileRecord:
         remote = self._file.remote
         if remote is None:
             return record
@@ -170,7 +224,7 @@ class FileRecords:
         return replace(
             record,
             base=base,
-            visible=min(remote.size, record.size),
+            visible=min(remote.size, record.size, record.size if cut is None else cut),
             whole=False,
             exclusive=False,
             replaces=False,
@@ -223,7 +277,7 @@ class FileRecords:
     def forget(self, *, keep_bytes: bool = False) -> None:
         """The bucket has it, or nobody wants it any more. `keep_bytes`: it will not be sent, but
         its bytes are nowhere else: they are kept as those of a file that was never closed."""
-        record, holder, draft = self._record, self._holder, self._draft
+        record, holder, draft, named = self._record, self._holder, self._draft, self._named
         if keep_bytes and record is not None:
             self._record = record = replace(record, closed=False)
             self._books.write_file(record)
@@ -233,10 +287,13 @@ class FileRecords:
         if draft is not None:
             self._books.forget_file(draft)
         self._unpark()
-        self._record = self._holder = self._draft = None
-        self.changes = self._draft_changes = 0
         if holder is not None:
-            self._books.once_recorded(holder.forgotten)
+            holder.frozen_at = None
+        self._record = self._holder = self._named = self._draft = None
+        self.changes = self._draft_changes = 0
+        if holder is not None and named is not None:
+            # That of the next close may have been made already, and be written before this counts.
+            self._books.once_recorded(partial(holder.forgotten, named))
 
     def park(self, put: Intent) -> None:
         """The file is being written anew, so that its PUT left the queue; a close will bring the
@@ -342,38 +399,3 @@ class FileRecords:
 def _nothing(state: "State") -> SpoolRecord:
     """Of an empty file that was never written."""
     return SpoolRecord((), (), (), (), chunks=(), chunk_size=state.spool.pool.chunk_size)
-
-
-class Drafts:
-    """Records what is being written and not closed, in one commit each DRAFT_INTERVAL."""
-
-    def __init__(self, state: "State") -> None:
-        self._state = state
-        self._changed: set[OpenFile] = set()
-        self._wake = trio.Event()
-
-    def changed(self, file: "OpenFile") -> None:
-        """To be called after every write; costs next to nothing."""
-        if file not in self._changed:
-            self._changed.add(file)
-            self._wake.set()
-
-    async def run(
-        self,
-        clock: Callable[[], float] = time.perf_counter,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Until cancelled."""
-        task_status.started()
-        pause = DRAFT_INTERVAL
-        while True:
-            await self._wake.wait()
-            await trio.sleep(pause)
-            self._wake = trio.Event()
-            started = clock()
-            changed, self._changed = self._changed, set()
-            with self._state.books.aftermath():
-                for file in changed:
-                    if file.records.wants_draft:
-                        file.records.write_draft()
-            pause = max(DRAFT_INTERVAL, (clock() - started) / DRAFT_SHARE)

@@ -107,19 +107,32 @@ async def send_file(
 async def _commit(
     file: "OpenFile", key: str, headers: WriteHeaders, condition: Condition
 ) -> PutResult:
-    if file.snapshot is None or file.upload is None:
-        raise FilesystemError(errno.EIO, "a PUT that was not begun")
-    # It may have grown meanwhile; what is sent is what is here now.
-    file.snapshot = replace(file.snapshot, size=file.size)
-    return await file.upload.commit(
-        key,
-        headers,
-        size=file.size,
-        base=_base_object(file),
-        visible=file.visible,
-        condition=condition,
-        read_base=file.read_base,
-    )
+    """What a close left, or else what is here now: it may have grown since the PUT began."""
+    assert file.snapshot is not None
+    assert file.upload is not None
+    assert file.spooled is not None
+    records = file.records
+    changes, size, visible = file.changes, file.size, file.visible
+    frozen = records.freeze()
+    if frozen is not None and records.closed is not None:
+        changes, size, visible = records.changes, records.closed.size, records.closed.visible
+    records.sending = (file.spooled if frozen is None else frozen).write_count
+    file.snapshot = replace(file.snapshot, changes=changes, size=size, stamp=records.sending)
+    try:
+        return await file.upload.commit(
+            key,
+            headers,
+            size=size,
+            base=_base_object(file.remote if visible else None),
+            visible=visible,
+            condition=condition,
+            read_base=file.read_base,
+            frozen=frozen,
+        )
+    finally:
+        records.sending = None
+        if frozen is not None:
+            frozen.close()
 
 
 async def _stored_before(file: "OpenFile", key: str) -> ObjectInfo | None:
@@ -143,8 +156,7 @@ def _note_headers(file: "OpenFile", headers: WriteHeaders) -> None:
             file.state.books.update(file.put)
 
 
-def _base_object(file: "OpenFile") -> BaseObject | None:
-    remote = file.remote if file.visible else None
+def _base_object(remote: RemoteObject | None) -> BaseObject | None:
     if remote is None:
         return None
     return BaseObject(remote.key, remote.etag, remote.size, remote.version_id)

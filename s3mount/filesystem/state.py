@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.config import MountConfig
-from s3mount.filesystem.records import Drafts
+from s3mount.filesystem.drafts import Drafts
 from s3mount.namespace import Inode, Namespace
 from s3mount.readpath import ReadPath, RemoteObject
 from s3mount.store.base import ObjectStore

@@ -12,6 +12,14 @@ class ChangeStamps:
         # (stamp, size), ascending in both: a later, smaller truncation covers an earlier one.
         self._truncations: list[tuple[int, int]] = []
 
+    def copy(self) -> "ChangeStamps":
+        """As they are now."""
+        copy = ChangeStamps(self._chunk_size)
+        copy.count = self.count
+        copy._by_chunk = self._by_chunk.copy()
+        copy._truncations = self._truncations.copy()
+        return copy
+
     def written(self, index: int) -> None:
         """In this chunk."""
         self.count += 1

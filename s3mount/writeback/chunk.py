@@ -315,6 +315,13 @@ class Chunk:
 
     # -- copies and durability
 
+    def alias(self) -> "Chunk":
+        """The same sealed chunk file, while this one is pinned and not truncated."""
+        alias = Chunk(self.size, self.fd, self.name)
+        alias.crcs, alias.filled, alias.unchecked = self.crcs, self.filled, self.unchecked
+        alias.charged, alias.dense, alias.sealed = self.charged, self.dense, True
+        return alias
+
     def copy_to(self, twin: "Chunk") -> None:
         """Gives `twin`, an empty chunk file, the same bytes and CRCs; for a worker thread, while
         this one is pinned and does not change. The bytes are not looked at: what is damaged here

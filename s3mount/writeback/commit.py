@@ -71,7 +71,7 @@ class Commit:
     ) -> None:
         """`since`: the file's write_count when `size` was its size."""
         self._upload = upload
-        self._file = upload.file
+        self._file = upload.source
         self._uploader = upload.uploader
         self._store = upload.uploader.store
         self.key = key

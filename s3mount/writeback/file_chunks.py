@@ -35,6 +35,11 @@ class FileChunks:
     def in_memory(self) -> bool:
         return all(chunk.data is not None for chunk in self.by_index.values())
 
+    def named(self) -> dict[str, Chunk]:
+        """All chunk files that a record may name."""
+        chunks = (*self.by_index.values(), *self.seals.held)
+        return {chunk.name: chunk for chunk in chunks if chunk.data is None}
+
     # -- room
 
     def reserve(self, start: int, end: int) -> bool:
@@ -209,17 +214,18 @@ class FileChunks:
 
     def unwanted(self, record: SpoolRecord) -> None:
         """See Seals.unwanted."""
-        named = self.seals.unwanted(record)
+        self._unseal_all_but(self.seals.unwanted(record))
+
+    def forgotten(self, record: SpoolRecord | None) -> bool:
+        """See Seals.forgotten; whether this gave chunks back."""
+        held = len(self.seals.held)
+        self._unseal_all_but(self.seals.forgotten(record))
+        return len(self.seals.held) < held
+
+    def _unseal_all_but(self, named: frozenset[str]) -> None:
         for chunk in self.by_index.values():
             if chunk.sealed and chunk.name not in named:
                 self._pool.unseal(chunk)
-
-    def forgotten(self) -> bool:
-        """No record names anything; whether this gave chunks back."""
-        for chunk in self.by_index.values():
-            if chunk.sealed:
-                self._pool.unseal(chunk)
-        return self.seals.forgotten()
 
     async def sync(self) -> None:
         """All that was written before the call is on the disk, that of held chunks too."""

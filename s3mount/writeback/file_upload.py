@@ -25,6 +25,7 @@ from s3mount.writeback.body import (
 )
 from s3mount.writeback.commit import Commit
 from s3mount.writeback.flight import Flight
+from s3mount.writeback.frozen_file import FrozenFile
 from s3mount.writeback.journal_records import UploadRecord
 from s3mount.writeback.lock import Lock
 from s3mount.writeback.lost_answers import LostAnswers
@@ -57,6 +58,7 @@ class FileUpload:
         self.table = PartTable(file, uploader.schedule)
         self.flights: dict[int, Flight] = {}
         self.committing = False
+        self.source = file  # what the commit that runs sends: the file, or a frozen state of it
         # The numbers of the commit that runs: only these parts may be dropped meanwhile.
         self.planned: frozenset[int] = frozenset()
         # An object that a commit published before it failed: the next one builds on it.
@@ -81,7 +83,8 @@ class FileUpload:
     def was_published(self, base: BaseObject, stamp: int) -> None:
         """The unfinished upload became this object, with the file's bytes as of `stamp`, before a
         commit was complete: the next one builds on it, also after a crash."""
-        self.file.was_published()
+        for file in {self.file, self.source}:
+            file.was_published()
         self.published = (base, stamp)
         if self.on_published is not None:
             self.on_published(base)
@@ -127,15 +130,18 @@ class FileUpload:
         visible: int,
         condition: Condition,
         read_base: ReadBase | None,
+        frozen: FrozenFile | None = None,
     ) -> PutResult:
-        """Makes the file's bytes, `size` of them, the object `key` with `headers`.
+        """Makes the file's bytes, `size` of them, the object `key` with `headers`; those of
+        `frozen`, where that is given: nothing that is written meanwhile goes along then.
 
         When this returns the object is in the bucket and what was dirty at the start is clean,
         unless written again meanwhile. When it raises, all is dirty still and it may be called
         again; parts that were sent are kept. Raises PreconditionFailed, CommitSuperseded (EAGAIN:
         truncated below `size` meanwhile), FilesystemError (EFBIG, ENOSPC, EIO) and StoreErrors.
         """
-        since = self.file.write_count  # `size` was true then; taking the lock may take time
+        source = self.file if frozen is None else frozen
+        since = source.write_count  # `size` was true then; taking the lock may take time
         async with self._commit_lock:
             if size > self.uploader.schedule.limit:
                 raise FilesystemError(
@@ -148,23 +154,27 @@ class FileUpload:
             self._last_key = key
             self.planned = frozenset()
             self.file.failure = self.error = None
-            self.file.begin_commit()
+            self.source = source
+            source.begin_commit()
             work = Commit(self, key, headers, size, base, visible, condition, read_base, since)
             try:
                 result = await self.lost.carry_out(work, self)
             except BaseException as error:
-                self.file.commit_failed()
+                source.commit_failed()
                 if isinstance(error, Exception):
                     self.failed(error)
                 raise
             else:
-                self.file.commit_succeeded(size)
+                if frozen is None:
+                    self.file.commit_succeeded(size)
+                else:
+                    self.file.frozen_committed(since)
                 self.published = self.file.failure = self.error = None
                 self.failures = 0
                 self.uploader.progressed()
                 return result
             finally:
-                self.committing = False
+                self.committing, self.source = False, self.file
                 self.uploader.spool.wake()
 
     async def abandon(self) -> None:
@@ -283,7 +293,7 @@ class FileUpload:
         flight: Flight | None = None,
     ) -> None:
         """Sends [start, end) as part `number`; without `base` all of it must be present."""
-        uploader, file = self.uploader, self.file
+        uploader, file = self.uploader, self.source if flight is None else self.file
         weight = end - start if end - start <= SLICED_OVER else 2 * SLICE
         async with uploader.memory.holding(weight):
             body = FileBody(
@@ -321,14 +331,17 @@ class FileUpload:
         self.uploader.progressed()
 
     def still_valid(self, number: int, base: str | None) -> bool:
-        """Whether a sent part, or one on its way, equals the file over the base of that ETag."""
+        """Whether a sent part, or one on its way, equals `source` over the base of that ETag."""
         flight = self.flights.get(number)
-        if flight is not None:
-            stamp = None if flight.body is None else flight.body.stamp
-            if flight.resting:
-                return False
-            return stamp is None or not self.file.changed_since(stamp, flight.start, flight.end)
-        return self.table.valid(number, base)
+        if flight is None:
+            return self.table.valid(number, base, self.source)
+        stamp = None if flight.body is None else flight.body.stamp
+        if flight.resting:
+            return False
+        if stamp is None:
+            return self.source is self.file  # it will read what is there then
+        read_before = stamp <= self.source.write_count
+        return read_before and self.source.is_same_as_of(stamp, flight.start, flight.end)
 
     def forget_upload(self) -> None:
         """The upload is completed or gone."""
@@ -397,3 +410,11 @@ class FileUpload:
         for order, number in self.table.droppable(ends):
             if number not in self.flights and (not self.committing or number in self.planned):
                 yield order, number
+
+    def drop(self, number: int) -> None:
+        """See PartTable.drop."""
+        sent = self.table.sent[number]
+        self.table.drop(number)
+        frozen = self.source is not self.file
+        if frozen and self.source.present.covers(sent.start, sent.end):
+            self.source.drop(sent.start, sent.end)

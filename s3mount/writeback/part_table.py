@@ -55,13 +55,14 @@ class PartTable:
         self.sent.clear()
         self._held.clear()
 
-    def valid(self, number: int, base: str | None) -> bool:
-        """Whether a sent part equals the file as it is now, over the base with ETag `base`."""
+    def valid(self, number: int, base: str | None, file: SpooledFile | None = None) -> bool:
+        """Whether a sent part equals the file as it is now, or `file`, a frozen state of it, over
+        the base with ETag `base`."""
         sent = self.sent.get(number)
         return (
             sent is not None
             and (sent.base is None or sent.base == (base or ""))
-            and not self._file.changed_since(sent.stamp, sent.start, sent.end)
+            and (file or self._file).is_same_as_of(sent.stamp, sent.start, sent.end)
         )
 
     def acknowledged_of(self, dirty: Extents) -> int:
@@ -82,7 +83,14 @@ class PartTable:
             whole = (sent.start, sent.end) == self._schedule.bounds(number - 1)
             at_an_end = number - 1 in {0, last}
             if whole and (ends or not at_an_end) and self.valid(number, None):
-                yield sent.order, number
+                # One that was sent of a frozen state: the file may have given back what is clean.
+                here = self._file.present.covers(sent.start, sent.end)
+                # And what is to be sent as it was needs the numbers of parts that changed since.
+                frozen = self._file.frozen_at
+                if here and (
+                    frozen is None or not self._file.changed_since(frozen, sent.start, sent.end)
+                ):
+                    yield sent.order, number
 
     def drop(self, number: int) -> None:
         """The bytes of this part stay in the unfinished upload only."""

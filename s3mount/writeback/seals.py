@@ -153,29 +153,32 @@ class Seals:
                 break
         else:
             return
-        named = frozenset[str]().union(*(names for _, names in self._records))
-        self._give_back([chunk for chunk in self.held if chunk.name not in named])
+        self._give_back_unnamed()
 
     def unwanted(self, record: SpoolRecord) -> frozenset[str]:
-        """It was not written and will not be. Returns what the others name."""
+        """It was not written and will not be. Returns what the others name: the caller unseals
+        what else is still in the file."""
         settled = self._settled is record
         self._records = [known for known in self._records if known[0] is not record]
         if settled:
             self._settled = self.last
+        return self._give_back_unnamed()
+
+    def forgotten(self, record: SpoolRecord | None) -> frozenset[str]:
+        """The journal has neither this one any more nor an older one. Returns as `unwanted`."""
+        for position, (known, _) in enumerate(self._records):
+            if known is record:
+                del self._records[: position + 1]
+                break
+        if all(known is not self._recorded for known, _ in self._records):
+            self._recorded = None
+        return self._give_back_unnamed()
+
+    def _give_back_unnamed(self) -> frozenset[str]:
         named = frozenset[str]().union(*(names for _, names in self._records))
-        self._give_back([chunk for chunk in self.held if chunk.name not in named])
-        return named
-
-    def forgotten(self) -> bool:
-        """Whether this gave chunks back. The caller unseals those still in the file."""
-        self._records.clear()
-        self._recorded = None
-        return self._give_back(self.held)
-
-    def _give_back(self, chunks: list[Chunk]) -> bool:
-        gone = set(map(id, chunks))
-        self.held = [chunk for chunk in self.held if id(chunk) not in gone]
-        for chunk in chunks:
+        gone = [chunk for chunk in self.held if chunk.name not in named]
+        self.held = [chunk for chunk in self.held if chunk.name in named]
+        for chunk in gone:
             self._pool.unseal(chunk)
             self._pool.release(chunk)
-        return bool(chunks)
+        return named

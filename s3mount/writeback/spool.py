@@ -38,6 +38,8 @@ class Spool:
         self.pool = ChunkPool(config, schedule)
         self.files: set[SpooledFile] = set()
         self.on_pressure: Callable[[], None] | None = None
+        # Whether nothing of what fills the spool will ever be sent: no writer need wait for that.
+        self.is_stuck: Callable[[], bool] = lambda: False
         self.progress_at = -float("inf")
         self.waiting = 0
         self._room = trio.Event()
@@ -125,7 +127,7 @@ class Spool:
         """Waits until `attempt()` is true, helped by on_pressure.
 
         Raises `file.failure` if its upload failed for good, and ENOSPC when for
-        no_progress_timeout seconds nothing was sent.
+        no_progress_timeout seconds nothing was sent, or at once when nothing ever will be.
         """
         started = trio.current_time()
         timeout = self.config.no_progress_timeout
@@ -144,7 +146,7 @@ class Spool:
                 if changed is not self._room:
                     continue  # on_pressure gave something back: look again before sleeping
                 deadline = max(started, self.progress_at) + timeout
-                if trio.current_time() >= deadline:
+                if trio.current_time() >= deadline or self.is_stuck():
                     raise FilesystemError(errno.ENOSPC, self._nothing_drains())
                 with trio.move_on_at(deadline):
                     await changed.wait()
@@ -153,10 +155,10 @@ class Spool:
 
     def _nothing_drains(self) -> str:
         used = self.usage()
-        return (
-            f"the spool holds {used['used']} of {used['limit']} bytes and nothing was sent for "
-            f"{self.config.no_progress_timeout:.0f} s"
-        )
+        full = f"the spool holds {used['used']} of {used['limit']} bytes and nothing "
+        if self.is_stuck():
+            return full + "of it can be sent: the files were removed while they were open"
+        return full + f"was sent for {self.config.no_progress_timeout:.0f} s"
 
     async def run(self) -> None:
         """Returns the disk space of chunk files that nobody needs, and with durability=journal

@@ -37,11 +37,16 @@ def chunks_of(pool: "ChunkPool", record: SpoolRecord) -> dict[int, Chunk]:
 def _in_memory(pool: "ChunkPool", body: bytes, crcs: list[int]) -> Chunk:
     chunk = pool.in_memory(len(body))
     assert chunk is not None, "an overdraft always has room"
+    fill_from(chunk, body, crcs)
+    return chunk
+
+
+def fill_from(chunk: Chunk, body: bytes, crcs: list[int]) -> None:
+    """`chunk`, in memory, becomes the body of a record."""
     chunk.data = bytearray(body)
     chunk.crcs = crcs
     chunk.filled = _filled(len(body))
     chunk.unchecked = set(range(len(crcs)))
-    return chunk
 
 
 def _filled(length: int) -> list[int]:

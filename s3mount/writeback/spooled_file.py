@@ -45,6 +45,8 @@ class SpooledFile:
         # Clean bytes are not given up under pressure: their object is gone or about to go.
         self.keep_clean = False
         self.readers = 0  # see `reading`
+        # The write_count of what is to be sent as it was then: parts that were changed since stay.
+        self.frozen_at: int | None = None
         # Set by the uploader: the file is closed, and no record counts on parts of its upload.
         self.on_ended: Callable[[], None] | None = None
         self.spool = spool
@@ -55,8 +57,8 @@ class SpooledFile:
         self.record_id: int | None = None
         # Called, synchronously, with a new record to be written at once in place of the last one
         # sealed: bytes that it named are in a part of the unfinished upload now, and there is no
-        # room here. Without it they stay until the next record.
-        self.on_amended: Callable[[SpoolRecord], None] | None = None
+        # room here. False: that is leaving the journal. Without it they stay until the next record.
+        self.on_amended: Callable[[SpoolRecord], bool] | None = None
         self.closed = False
 
     @property
@@ -217,6 +219,18 @@ class SpooledFile:
         """Whether any byte of [start, end) was written or cut off after `stamp`."""
         return self._stamps.changed_since(stamp, start, end)
 
+    def is_same_as_of(self, stamp: int, start: int, end: int) -> bool:
+        """Whether what was read of [start, end) at `stamp` is what is here."""
+        return not self._stamps.changed_since(stamp, start, end)
+
+    def stamps(self) -> ChangeStamps:
+        """As of now, for a FrozenFile of the record that is made now."""
+        return self._stamps.copy()
+
+    def chunk_files(self) -> dict[str, Chunk]:
+        """By name, those that are sealed and no part of the file any more too."""
+        return self._chunks.named()
+
     def lowest_size_since(self, stamp: int) -> int | None:
         """The smallest size that the file was truncated to after `stamp`."""
         return self._stamps.lowest_size_since(stamp)
@@ -259,11 +273,18 @@ class SpooledFile:
     def unwanted(self, record: SpoolRecord) -> None:
         """A record of `seal` that will not be written after all."""
         self._chunks.unwanted(record)
+        self._perhaps_ended()
         self.spool.wake()
 
-    def forgotten(self) -> None:
-        """The journal names nothing of this file any more, as `recorded` has it."""
-        gave_back = self._chunks.forgotten()
+    @property
+    def last_record(self) -> SpoolRecord | None:
+        """The newest one made that the journal may have."""
+        return self._chunks.seals.last
+
+    def forgotten(self, record: SpoolRecord | None = None) -> None:
+        """The journal has no record of this file up to this one any more (None: at all), as
+        `recorded` has it. Newer ones may have been made since it was taken out."""
+        gave_back = self._chunks.forgotten(self.last_record if record is None else record)
         self._perhaps_ended()
         if gave_back:
             self.spool.wake()
@@ -337,8 +358,8 @@ class SpooledFile:
         self.dropped.add(start, end)
         if sealed and self.on_amended is not None:
             amended = chunks.seals.without(sealed)
-            if amended is not None:
-                self.on_amended(amended)
+            if amended is not None and not self.on_amended(amended):
+                self._chunks.unwanted(amended)
         self.spool.wake()
 
     def release_clean(self) -> None:
@@ -387,7 +408,21 @@ class SpooledFile:
         if size is not None:
             for start, end in self.dirty.within(size, self.dirty.end):
                 self._rewritten.add(start, end)
-        self.dirty, self._rewritten = self._rewritten, None
+        self._committed(self._rewritten)
+        self._rewritten = None
+
+    def frozen_committed(self, stamp: int) -> None:
+        """The object has what was here at `stamp`: chunks written since stay dirty."""
+        size, left = self._chunk_size, Extents()
+        for start, end in self.dirty:
+            for index in range(start // size, -(-end // size)):
+                low, high = max(start, index * size), min(end, (index + 1) * size)
+                if self.changed_since(stamp, low, high):
+                    left.add(low, high)
+        self._committed(left)
+
+    def _committed(self, left: Extents) -> None:
+        self.dirty = left
         self._chunks.seals.committed()
         self.dropped.clear()
         self.published.clear()

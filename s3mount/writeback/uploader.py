@@ -210,7 +210,7 @@ class Uploader:
         if not candidates:
             return False
         _, upload, number = min(candidates, key=lambda candidate: candidate[0])
-        upload.table.drop(number)
+        upload.drop(number)
         return True
 
     def _ask_to_publish(self, uploads: list[FileUpload]) -> None:

@@ -74,31 +74,22 @@ async def test_a_closed_file_is_in_the_bucket_within_a_second(
     assert contents(store) == {"f": ONE}
 
 
-async def test_a_closed_file_is_not_sent_in_the_middle_of_the_next_change(
-    client: Client, store: MemoryStore, autojump_clock: MockClock
+@pytest.mark.parametrize("first", [ONE, LARGE], ids=["small", "large"])
+async def test_a_closed_file_is_sent_as_it_was_closed_though_the_next_change_has_begun(
+    client: Client, store: MemoryStore, autojump_clock: MockClock, first: bytes
 ) -> None:
-    await client.write("f", ONE)
-    handle = await client.open("f", os.O_WRONLY)
-    await client.fs.write(handle, len(ONE), b"half of ")
-    await trio.sleep(2)
-    assert contents(store) == {}
-    await client.fs.write(handle, len(ONE) + 8, b"a change")
-    await client.fs.flush(handle)
-    await client.release(handle)
-    assert await sent(client, store) == {"PutObject": 1}
-    assert contents(store) == {"f": ONE + b"half of a change"}
-
-
-async def test_a_writer_that_never_closes_holds_up_what_was_closed_for_some_seconds_only(
-    client: Client, store: MemoryStore, autojump_clock: MockClock
-) -> None:
-    await client.write("f", ONE)
+    await client.write("f", first)
     handle = await client.open("f", os.O_WRONLY)
     for number in range(100):
-        await client.fs.write(handle, len(ONE) + number, b"x")
+        await client.fs.write(handle, len(first) + number, b"x")
+        await client.fs.write(handle, number, b"y")
         await trio.sleep(0.1)
-    assert contents(store)["f"].startswith(ONE)
-    await client.release(handle)
+        if number > 10:
+            assert contents(store) == {"f": first}
+    await client.close(handle)
+    counted = await sent(client, store)
+    assert contents(store) == {"f": b"y" * 100 + first[100:] + b"x" * 100}
+    assert counted.get("PutObject", 0) + counted.get("CompleteMultipartUpload", 0) == 2
 
 
 async def test_fsync_does_not_wait_until_another_program_has_written(
@@ -434,6 +425,30 @@ async def test_a_full_spool_that_nothing_drains_is_enospc(
         assert not await client.fs.drain(MINUTE)
         found = contents(store)
         assert all(found[f"f{number}"] == LARGE for number in range(done))
+
+
+async def test_a_removed_file_that_fills_the_spool_is_enospc_at_once(
+    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
+) -> None:
+    """Nothing will ever be sent of it. What fits is written, and read again."""
+    config = with_writeback(config, spool_limit=64 * KIB)
+    async with mounted(store, config) as client:
+        handle = await client.create("f", os.O_RDWR)
+        await client.unlink("f")
+        started = trio.current_time()
+        written = 0
+        with pytest.raises(FilesystemError) as caught:
+            while written < 100 * KIB:
+                await client.fs.write(handle, written, b"x" * KIB)
+                written += KIB
+        assert caught.value.errno == errno.ENOSPC
+        assert trio.current_time() - started < 1
+        assert written >= 56 * KIB
+        assert await client.read_all(handle) == b"x" * written
+        await client.release(handle)
+        await client.write("g", LARGE)
+        assert not await client.fs.drain(MINUTE)
+        assert contents(store) == {"g": LARGE}
 
 
 @pytest.mark.parametrize("known", [False, True])

@@ -452,7 +452,12 @@ async def test_a_part_that_holds_acknowledged_bytes_is_not_sent_over_before_the_
             await writer.write(offset, pattern(offset, MINIMUM))
             await trio.testing.wait_all_tasks_blocked()
         start, end = next(iter(writer.file.dropped))
-        writer.file.on_amended = writer.file.recorded
+
+        def write(record: SpoolRecord) -> bool:
+            writer.file.recorded(record)
+            return True
+
+        writer.file.on_amended = write
         writer.file.recorded(writer.file.seal())
         sent = killed.store.counts()["UploadPart"]
         await writer.write(start, b"n" * (end - start))
@@ -479,6 +484,11 @@ async def test_after_its_commit_an_amended_record_does_not_count_on_the_old_uplo
         assert writer.file.dropped
         await writer.commit()
         amended: list[SpoolRecord] = []
-        writer.file.on_amended = amended.append
+
+        def write(record: SpoolRecord) -> bool:
+            amended.append(record)
+            return True
+
+        writer.file.on_amended = write
         writer.file.drop(11 * PART, 12 * PART)
         assert [record.dropped for record in amended] == [((11 * PART, 12 * PART),)]

@@ -236,6 +236,26 @@ async def test_a_file_that_is_unsealed_is_written_in_place_again(tmp_path: Path)
         assert spool.usage()["chunks"] == 1
 
 
+async def test_a_record_made_before_the_last_one_is_known_to_be_gone_keeps_its_chunks(
+    tmp_path: Path,
+) -> None:
+    """That is known when the journal is synced: the file may have been closed again by then."""
+    async with new_spool(tmp_path) as spool:
+        file = spool.create_file()
+        await file.write(0, b"a" * PART)
+        first = file.seal()
+        file.recorded(first)
+        await file.write(5, b"B")
+        second = file.seal()
+        file.forgotten(first)
+        file.recorded(second)
+        await file.write(5, b"C")
+        heir = crashed(spool, tmp_path / "heir", second)
+        assert heir.restore(second).read(4, 3) == b"aBa"
+        heir.close()
+        assert file.read(4, 3) == b"aCa"
+
+
 async def test_a_closed_file_keeps_what_the_journal_names_until_it_is_forgotten(
     tmp_path: Path,
 ) -> None:
@@ -292,10 +312,11 @@ async def test_a_sealed_chunk_dropped_for_room_is_given_back_once_the_record_is_
         file.recorded(file.seal())
         written: list[SpoolRecord] = []
 
-        def write(record: SpoolRecord) -> None:
+        def write(record: SpoolRecord) -> bool:
             assert spool.usage()["chunks"] == 3, "not before the journal has it"
             written.append(record)
             file.recorded(record)
+            return True
 
         file.on_amended = write
         file.drop(PART, 2 * PART)
@@ -304,6 +325,21 @@ async def test_a_sealed_chunk_dropped_for_room_is_given_back_once_the_record_is_
         assert record.dropped == ((PART, 2 * PART),)
         assert record.present == record.dirty == ((0, PART), (2 * PART, 3 * PART))
         assert [chunk.index for chunk in record.chunks] == [0, 2]
+
+
+async def test_what_is_dropped_when_the_record_has_left_the_journal_needs_no_other(
+    tmp_path: Path,
+) -> None:
+    async with new_spool(tmp_path) as spool:
+        file = spool.create_file()
+        await file.write(0, pattern(0, 3 * PART))
+        file.recorded(file.seal())
+        file.on_amended = lambda amended: False
+        file.drop(PART, 2 * PART)
+        assert spool.usage()["chunks"] == 3
+        file.forgotten()
+        assert not file.sealed
+        assert spool.usage()["chunks"] == 2
 
 
 async def test_while_a_record_is_on_its_way_a_dropped_chunk_stays(tmp_path: Path) -> None:
