@@ -242,9 +242,9 @@ class RelaunchingDriver(Driver):
         self._may_be_sent(handle)
 
     def _may_be_sent(self, handle: Handle) -> None:
-        """A PUT of an earlier close waits 5 s at most for a program that goes on writing."""
+        """A PUT that is tried again sends what is there then, but not with write-back."""
         file = self._open_file(handle)
-        if file is not None and file.put is not None:
+        if file is not None and file.put is not None and not file.state.writes_back:
             self._may_be_stored(handle.node)
 
     def _open_file(self, handle: Handle) -> OpenFile | None:
