@@ -81,7 +81,8 @@ def _ask(
     connection.settimeout(silence)
     request = {"command": command, **arguments}
     try:
-        connection.sendall(json.dumps(request).encode() + b"\n")
+        with suppress(BrokenPipeError):  # refused before it was asked, which it has told
+            connection.sendall(json.dumps(request).encode() + b"\n")
         with connection.makefile("rb") as lines:
             for line in lines:
                 message = json.loads(line)

@@ -16,7 +16,7 @@ from s3mount.cli.feed_stream import Stream
 from s3mount.core.config import MIB
 from tests.cli.tools import Halfway, Tools, interrupted
 from tests.counting_proxy import CountingProxy
-from tests.mounting import environment
+from tests.mounting import environment, wait_until
 from tests.servers import Bucket
 
 PART = 5 * MIB
@@ -33,6 +33,11 @@ copying.WritebackConfig = partial(
 @pytest.fixture
 def tools(bucket: Bucket, tmp_path: Path) -> Tools:
     return Tools(bucket, tmp_path)
+
+
+def reads_stdin(pid: int) -> bool:
+    """Whether its main thread is in read(2) of descriptor 0, the first argument."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[1:2] == ["0x0"]
 
 
 def uploads(bucket: Bucket) -> list[Any]:
@@ -185,6 +190,8 @@ def test_at_a_question_nothing_is_done(moto_bucket: Bucket, tmp_path: Path) -> N
         asked = ""
         while "[y/N]" not in asked:
             asked += process.stderr.read(1)
+        # Nobody is so quick that it comes between the question and the wait for its answer.
+        wait_until(lambda: reads_stdin(process.pid))
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()
     assert process.returncode == 130, told

@@ -243,6 +243,17 @@ async def test_where_all_places_are_taken_by_commands_the_next_client_is_told(
         nursery.cancel_scope.cancel()
 
 
+def test_what_a_full_mount_says_is_heard_though_it_hung_up_before_it_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX)
+    there.sendall(b'{"error": "too many commands at once"}\n')
+    there.close()
+    monkeypatch.setattr(control_client, "_connect", lambda mountpoint: here)
+    with pytest.raises(Refused, match="too many commands at once"):
+        ask(MOUNTPOINT, "echo")
+
+
 @pytest.mark.parametrize(
     "line",
     [
