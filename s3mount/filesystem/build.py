@@ -108,6 +108,7 @@ async def open_filesystem(
         return bool(filling) and not kept and not any(file.can_drain for file in filling)
 
     spool.is_stuck = is_stuck
+    state.books.on_synced = spool.wake
     uploader.on_early_publish = publish_early
     uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT}) or state.books.hurry()
     return FileSystem(state, mutations, contents)

@@ -281,6 +281,7 @@ class FileCommits(Ledger):
     def _file_finished(self, file: OpenFile, intent: Intent) -> None:
         if file.put is intent:
             file.put = None
+            self.state.spool.wake()
         if intent.state is not IntentState.DONE:
             file.snapshot = None
         if intent.state is IntentState.CANCELLED and file.rewriting and not file.inode.detached:

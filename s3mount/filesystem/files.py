@@ -19,6 +19,7 @@ from s3mount.filesystem.names import Names
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.filesystem.siblings import Siblings
 from s3mount.filesystem.state import State
+from s3mount.filesystem.writing import room_to_begin
 from s3mount.namespace import Inode
 from s3mount.store.base import ObjectInfo
 from s3mount.store.errors import (
@@ -199,6 +200,8 @@ class Files:
             # Or what was closed would take the room that the new bytes need.
             with trio.move_on_after(LAST_CHANCE), contextlib.suppress(FilesystemError, StoreError):
                 await self.mutations.wait([put])
+            if file.is_being_written:
+                await room_to_begin(file)
         await file.truncate(size)
         if not file.dirty and not file.inode.detached:
             await self.mutations.settle(self.mutations.attributes(file.inode))

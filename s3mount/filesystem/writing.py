@@ -11,6 +11,10 @@ from s3mount.core.errors import FilesystemError
 if TYPE_CHECKING:
     from s3mount.filesystem.open_file import OpenFile
 
+# Chunks that a file needs to grow to any size: its first, its last, and one between them, which is
+# sent and given back.
+BEGINNING = 3
+
 
 def unreserve(file: "OpenFile", before: int, offset: int, end: int, sent: int) -> None:
     """A write of [offset, end) failed: the file ends where it ended, or its last bytes do."""
@@ -23,6 +27,15 @@ def unreserve(file: "OpenFile", before: int, offset: int, end: int, sent: int) -
     if stored or committed or file.size != before:
         file.changed()
         file.touch()
+
+
+async def room_to_begin(file: "OpenFile") -> None:
+    """The old bytes are about to be thrown away, and their PUT is not done: then it stands still
+    until the new ones are closed, and what it names stays in the spool. Waits as `write` does for
+    room beside that, or for the PUT: once the new bytes need the room nothing would give it."""
+    spool, spooled = file.state.spool, file.spooled
+    if spooled is not None and file.put is not None:
+        await spool.until(lambda: file.put is None or spool.pool.has_room(BEGINNING), spooled)
 
 
 async def truncate_file(file: "OpenFile", size: int) -> None:

@@ -53,6 +53,9 @@ class Bookkeeper:
     def __init__(self, journal: Journal, *, durable_spool: bool) -> None:
         self.journal = journal
         self.commits = 0  # so far, for tests and status
+        # Called after each sync, also after one that failed or gave nothing back: whoever `hurry`
+        # has told to wait for it looks again.
+        self.on_synced: Callable[[], None] = lambda: None
         self._durable_spool = durable_spool
         self._depth = 0
         self._change = _Change(self, told=True)
@@ -150,15 +153,18 @@ class Bookkeeper:
             await self.journal.sync()
         except BaseException:
             self._unsynced = ready + self._unsynced
+            self._wake.set()  # `run` sees to them
             raise
+        else:
+            for call in ready:
+                call()
         finally:
             self._syncing -= 1
-        for call in ready:
-            call()
+            self.on_synced()
 
     def hurry(self) -> bool:
-        """Whether something will be given back soon: what waits for it need not wait for PATIENCE.
-        (A full spool.)"""
+        """Whether something may be given back soon: what waits for it need not wait for PATIENCE,
+        but for `on_synced`. (A full spool.)"""
         if self._unsynced:
             self._hurried.set()
         return bool(self._unsynced or self._syncing)
@@ -177,4 +183,4 @@ class Bookkeeper:
                     await self.sync()
                 except FilesystemError as error:
                     log.error("the journal could not be synced: %s", error)  # noqa: TRY400
-                    self._wake.set()
+                    await trio.sleep(PATIENCE)  # whoever hurried it does so again at once

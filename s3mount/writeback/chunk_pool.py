@@ -155,6 +155,10 @@ class ChunkPool:
 
     # -- room
 
+    def has_room(self, chunks: int) -> bool:
+        """For so many whole ones, as far as the limit goes."""
+        return self.charged + (chunks - len(self._free)) * self.chunk_size <= self.limit
+
     def charge(self, amount: int) -> bool:
         """Takes `amount` bytes of the limit, if need be from free chunk files."""
         while not self._overdraft and self.charged + amount > self.limit:

@@ -383,74 +383,6 @@ async def test_attributes_of_a_file_being_written_leave_no_record_behind_a_renam
     assert contents(store) == {"g": TWO}
 
 
-async def test_a_full_spool_makes_writers_wait_for_what_waits_to_be_coalesced(
-    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
-) -> None:
-    config = with_writeback(config, spool_limit=64 * KIB, namespace_delay=MINUTE)
-    async with mounted(store, config) as client:
-        started = trio.current_time()
-        for number in range(10):
-            await client.write(f"f{number}", LARGE)
-        assert trio.current_time() - started < 30
-        assert not await client.fs.drain(MINUTE)
-        assert contents(store) == {f"f{number}": LARGE for number in range(10)}
-
-
-async def test_a_full_spool_that_nothing_drains_is_enospc(
-    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
-) -> None:
-    config = with_writeback(config, spool_limit=64 * KIB)
-
-    async def hanging(operation: str, key: str) -> None:
-        await trio.sleep(10)
-        raise ConnectionLost("no answer", operation=operation, key=key)
-
-    async with mounted(store, config) as client:
-        await client.ls()
-        store.before = hanging
-        done = 0
-        started = trio.current_time()
-        with pytest.raises(FilesystemError) as caught:
-            for number in range(10):
-                await client.write(f"f{number}", LARGE)
-                done += 1
-        assert caught.value.errno == errno.ENOSPC
-        assert done >= 1
-        timeout = config.writeback.no_progress_timeout
-        assert timeout <= trio.current_time() - started <= timeout + 60
-        store.before = None
-        for handle in list(client.handles):
-            await client.release(handle)
-        await client.fs.retry("")
-        assert not await client.fs.drain(MINUTE)
-        found = contents(store)
-        assert all(found[f"f{number}"] == LARGE for number in range(done))
-
-
-async def test_a_removed_file_that_fills_the_spool_is_enospc_at_once(
-    store: MemoryStore, config: MountConfig, autojump_clock: MockClock
-) -> None:
-    """Nothing will ever be sent of it. What fits is written, and read again."""
-    config = with_writeback(config, spool_limit=64 * KIB)
-    async with mounted(store, config) as client:
-        handle = await client.create("f", os.O_RDWR)
-        await client.unlink("f")
-        started = trio.current_time()
-        written = 0
-        with pytest.raises(FilesystemError) as caught:
-            while written < 100 * KIB:
-                await client.fs.write(handle, written, b"x" * KIB)
-                written += KIB
-        assert caught.value.errno == errno.ENOSPC
-        assert trio.current_time() - started < 1
-        assert written >= 56 * KIB
-        assert await client.read_all(handle) == b"x" * written
-        await client.release(handle)
-        await client.write("g", LARGE)
-        assert not await client.fs.drain(MINUTE)
-        assert contents(store) == {"g": LARGE}
-
-
 @pytest.mark.parametrize("known", [False, True])
 async def test_what_could_not_be_sent_for_long_does_not_overwrite_newer_work(
     client: Client, store: MemoryStore, autojump_clock: MockClock, known: bool
@@ -554,42 +486,6 @@ async def test_ordered_changes_that_follow_from_another_do_not_wait_for_it_for_e
         await client.mkdir("d")
         assert not await client.fs.drain(MINUTE)
     assert contents(store) == {"d/": b"", "f": ONE + TWO}
-
-
-@pytest.mark.parametrize("size", [900, 10 * KIB])
-async def test_a_spool_of_four_parts_full_of_closed_files_while_the_service_is_down(
-    store: MemoryStore, config: MountConfig, autojump_clock: MockClock, size: int
-) -> None:
-    """A writer waits, gets ENOSPC in time, and all goes on by itself when the service is back."""
-    config = with_writeback(config, spool_limit=16 * KIB, no_progress_timeout=30.0)
-
-    async def down(operation: str, key: str) -> None:
-        raise ConnectionLost("down", operation=operation, key=key)
-
-    async with mounted(store, config) as client:
-        await client.ls()
-        store.before = down
-        closed: dict[str, bytes] = {}
-        with pytest.raises(FilesystemError) as caught:
-            for number in range(1000):
-                data = bytes([number % 251]) * size
-                started = trio.current_time()
-                await client.write(f"f{number}", data)
-                closed[f"f{number}"] = data
-        assert caught.value.errno == errno.ENOSPC
-        assert 30 <= trio.current_time() - started <= 40
-        assert closed
-        for name, data in closed.items():
-            assert await client.read(name) == data
-        for handle in list(client.handles):
-            await client.release(handle)
-        store.before = None
-        await trio.sleep(2 * MINUTE)
-        found = contents(store)
-        assert {name: found.get(name) for name in closed} == closed
-        await client.write("later", LARGE)
-        assert not await client.fs.drain(MINUTE)
-        assert contents(store)["later"] == LARGE
 
 
 async def test_what_was_sealed_before_an_older_state_was_stored_builds_on_that(

@@ -13,11 +13,11 @@ from s3mount.writeback.journal import MemoryJournal
 
 
 class FailingJournal(MemoryJournal):
-    """Cannot write while `full`; counts its commits."""
+    """Cannot write while `full`, nor sync while `failing`; counts its syncs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.full = False
+        self.full = self.failing = False
         self.synced = 0
 
     def record(self, intent: Intent) -> None:
@@ -27,6 +27,8 @@ class FailingJournal(MemoryJournal):
 
     async def sync(self) -> None:
         self.synced += 1
+        if self.failing:
+            raise FilesystemError(errno.EIO, "the journal's disk fails")
         await super().sync()
 
 
@@ -120,4 +122,29 @@ async def test_with_write_back_things_are_given_back_once_the_commit_is_synced(
             books.once_recorded(lambda: done.append("b"))
         await trio.sleep(1)  # without anybody who waits
         assert (done, journal.synced) == (["a", "b"], 2)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_another_ones_failed_sync_was_to_give_back_is_given_back_with_a_later_one(
+    journal: FailingJournal, autojump_clock: trio.testing.MockClock
+) -> None:
+    books = Bookkeeper(journal, durable_spool=True)
+    told: list[tuple[bool, list[str]]] = []
+    done: list[str] = []
+    books.on_synced = lambda: told.append((books.hurry(), list(done)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(books.run)
+        with books.change():
+            books.record(put(books, "a"))
+            books.once_recorded(lambda: done.append("a"))
+        journal.failing = True
+        with pytest.raises(FilesystemError):
+            await books.sync()
+        assert told == [(True, [])]
+        await trio.sleep(10)
+        assert 10 <= journal.synced <= 30, "not without a pause, though it is hurried"
+        journal.failing = False
+        await trio.sleep(1)
+        assert done == ["a"]
+        assert told[-1] == (False, ["a"])
         nursery.cancel_scope.cancel()
