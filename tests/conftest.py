@@ -6,6 +6,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import Bucket, CephServer, MotoServer, Server, StrictServer
 from tests.sizes import FULL
@@ -14,6 +15,10 @@ from tests.sizes import FULL
 pytest.register_assert_rewrite("tests.mounting", "tests.cli.tools")
 
 DEFAULT_SECONDS = 240
+
+# How long an example takes is no property of the code: the machine may have other work.
+settings.register_profile("s3mount", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("s3mount")
 
 
 def pytest_configure(config: pytest.Config) -> None:
