@@ -11,6 +11,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.filesystem.half_written import AGAIN
 from s3mount.filesystem.ledger import Ledger
 from s3mount.filesystem.open_file import OpenFile
+from s3mount.filesystem.reading import small_content
 from s3mount.filesystem.records import Sealed
 from s3mount.namespace import Inode, Version
 from s3mount.readpath import RemoteObject
@@ -227,7 +228,7 @@ class FileCommits(Ledger):
         current = inode.attributes
         self.state.adopt(file)
         remote = RemoteObject(intent.key, result.etag, snapshot.size, result.version_id)
-        content = file.small_content()
+        content = small_content(file)
         clean = file.committed(remote)
         if clean and content is not None and len(content) == remote.size:
             # Small files just written are often read, or appended to, at once.

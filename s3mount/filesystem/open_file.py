@@ -317,25 +317,6 @@ class OpenFile:
         self.state.readpath.seed(remote, 0, whole)
         return whole[offset : offset + length]
 
-    def small_content(self) -> bytes | None:
-        """All bytes of a small file, if they are at hand; to be asked before `committed`."""
-        if self.spooled is None or not 0 < self.size <= self.state.config.read.small_object:
-            return None
-        if not self.spooled.present.covers(self.visible, self.size):
-            return None  # a hole, or a part that left the full spool
-        answer = bytearray(self.size)
-        if self.remote is not None and self.visible:
-            known = self.state.readpath.known(self.remote, 0, self.visible)
-            if known is None and not self.spooled.present.covers(0, self.visible):
-                return None
-            answer[: self.visible] = known or bytes(self.visible)
-        try:
-            for start, stop in list(self.spooled.present.within(0, self.size)):
-                answer[start:stop] = self.spooled.read(start, stop - start)
-        except FilesystemError:
-            return None  # the local disk damaged what the bucket has, then
-        return bytes(answer)
-
     async def publish_if_dropped(self, offset: int, length: int) -> None:
         if self.upload is not None and self.upload.needs_early_publish(offset, length):
             if self.inode.detached:

@@ -134,3 +134,23 @@ async def _fetch_into(
         length = min(step, stop - offset)
         data = await file.state.readpath.fetch_range(remote, offset, length)
         await spooled.fill(offset, bytes(data))
+
+
+def small_content(file: "OpenFile") -> bytes | None:
+    """All bytes of a small file, if they are at hand; to be asked before `OpenFile.committed`."""
+    if file.spooled is None or not 0 < file.size <= file.state.config.read.small_object:
+        return None
+    if not file.spooled.present.covers(file.visible, file.size):
+        return None  # a hole, or a part that left the full spool
+    answer = bytearray(file.size)
+    if file.remote is not None and file.visible:
+        known = file.state.readpath.known(file.remote, 0, file.visible)
+        if known is None and not file.spooled.present.covers(0, file.visible):
+            return None
+        answer[: file.visible] = known or bytes(file.visible)
+    try:
+        for start, stop in list(file.spooled.present.within(0, file.size)):
+            answer[start:stop] = file.spooled.read(start, stop - start)
+    except FilesystemError:
+        return None  # the local disk damaged what the bucket has, then
+    return bytes(answer)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.filesystem.parked_intent import ParkedIntent
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.change_stamps import ChangeStamps
 from s3mount.writeback.frozen_file import FrozenFile
-from s3mount.writeback.intents import Expected, Intent, Kind
+from s3mount.writeback.intents import Intent
 from s3mount.writeback.journal_records import FileRecord, SpoolRecord
 from s3mount.writeback.lock import Lock
 from s3mount.writeback.spooled_file import SpooledFile
@@ -62,8 +63,7 @@ class FileRecords:
         self._cut: int | None = None  # see Sealed
         self._holder: SpooledFile | None = None  # whose chunks it names
         self._named: SpoolRecord | None = None  # by this record, as the holder made it
-        # In the journal only: see park and attributes_changed.
-        self._parked: Intent | None = None
+        self._parked = ParkedIntent(lambda: file.key, self._books)
         self._draft: int | None = None  # the id of the draft in the journal
         self._draft_changes = 0
 
@@ -177,7 +177,7 @@ class FileRecords:
         if put is not None and put.file != record.id:
             put.file = record.id
             self._books.update(put)
-        self._unpark()
+        self._parked.drop()
 
         def given_back() -> None:
             if old is not None and old is not holder:
@@ -286,7 +286,7 @@ class FileRecords:
             self._books.forget_file(record.id)
         if draft is not None:
             self._books.forget_file(draft)
-        self._unpark()
+        self._parked.drop()
         if holder is not None:
             holder.frozen_at = None
         self._record = self._holder = self._named = self._draft = None
@@ -298,59 +298,17 @@ class FileRecords:
     def park(self, put: Intent) -> None:
         """The file is being written anew, so that its PUT left the queue; a close will bring the
         next one. The journal goes on naming what was closed before: after a crash that is sent."""
-        if self._record is None:
-            return
-        self._park_as(put, put.expects)
-
-    def _park_as(self, other: Intent, expects: Expected | None) -> None:
-        """A record like that of `other`, later in the order than all that there is by now."""
-        self._unpark()
-        self._parked = Intent(
-            kind=other.kind,
-            key=self._file.key,
-            size=other.size,
-            file=other.file,
-            source_etag=other.source_etag,
-            attributes=other.attributes,
-            headers=other.headers,
-            unanswered=other.unanswered,
-            expects=expects,
-            replaces=other.replaces,
-            acknowledged=True,
-            sequence=self._books.new_id(),
-            created=other.created,
-        )
-        self._books.record(self._parked)
+        if self._record is not None:
+            self._parked.park(put)
 
     def attributes_changed(self) -> None:
-        """They ride in the PUT of what is being written. Until that is closed the journal has
-        them for what is there already: after a crash that is all there is."""
-        file, version = self._file, self._file.inode.version
-        if self._parked is None and version is not None:
-            self._parked = Intent(
-                kind=Kind.ATTRIBUTES,
-                key=file.key,
-                source_etag=version.etag,
-                size=version.size,
-                acknowledged=True,
-                sequence=self._books.new_id(),
-            )
-            self._parked.attributes = file.inode.attributes
-            self._books.record(self._parked)
-        elif self._parked is not None:
-            self._parked.attributes = file.inode.attributes
-            self._books.update(self._parked)
-
-    def _unpark(self) -> None:
-        if self._parked is not None:
-            self._books.forget(self._parked)
-            self._parked = None
+        """They ride in the PUT of what is being written: see ParkedIntent.note_attributes."""
+        self._parked.note_attributes(self._file.inode)
 
     def renamed(self) -> None:
         """The file has another key; to be called after all that its rename added to the queue."""
         self._draft_changes = 0
-        if self._parked is not None:
-            self._park_as(self._parked, None)
+        self._parked.renamed()
 
     # -- drafts
 

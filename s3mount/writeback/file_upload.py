@@ -16,11 +16,7 @@ from s3mount.store.base import (
 )
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import (
-    SLICE,
-    SLICED_OVER,
-    BaseView,
     CommitSuperseded,
-    FileBody,
     ReadBase,
 )
 from s3mount.writeback.commit import Commit
@@ -280,47 +276,6 @@ class FileUpload:
                 await self._begun.begin(key, headers, self.file.record_id)
             assert self.upload_id is not None
             return self.upload_id
-
-    async def send(
-        self,
-        number: int,
-        start: int,
-        end: int,
-        base: BaseView | None,
-        *,
-        etag: str | None = None,
-        since: int | None = None,
-        flight: Flight | None = None,
-    ) -> None:
-        """Sends [start, end) as part `number`; without `base` all of it must be present."""
-        uploader, file = self.uploader, self.source if flight is None else self.file
-        weight = end - start if end - start <= SLICED_OVER else 2 * SLICE
-        async with uploader.memory.holding(weight):
-            body = FileBody(
-                file,
-                uploader.spool,
-                start,
-                end,
-                base=base,
-                since=file.write_count if since is None else since,
-                limiter=uploader.readers,
-            )
-            if flight is not None:
-                flight.body = body
-            async with body:
-                assert self.key is not None
-                assert self.upload_id is not None
-                self.table.attempt(number, start, end)
-                with self.traffic.sending(start, end):
-                    part = await uploader.store.upload_part(
-                        self.key, self.upload_id, number, body.body, check=body.check
-                    )
-                assert body.stamp is not None
-                checksum = body.checksum_of(part, self.key)
-                known_base = None if body.pure else etag or ""
-                order = self.uploader.next_part() if flight is None else flight.order
-                sent = SentPart(part, start, end, body.stamp, known_base, order)
-                self.acknowledge(number, sent, checksum)
 
     def acknowledge(self, number: int, sent: SentPart, checksum: str | None = None) -> None:
         """The server has the part; `checksum` is that of its bytes, where it is known."""

@@ -13,6 +13,7 @@ from s3mount.store.errors import (
     StoreError,
 )
 from s3mount.writeback.body import CommitSuperseded, FileBody
+from s3mount.writeback.part_sending import send_part
 
 if TYPE_CHECKING:
     from s3mount.writeback.file_upload import FileUpload
@@ -51,7 +52,7 @@ class Flight:
             upload_id = None
             try:
                 upload_id = await upload.ensure_upload()
-                await upload.send(self.number, self.start, self.end, None, flight=self)
+                await send_part(upload, self.number, self.start, self.end, None, flight=self)
             except CommitSuperseded:
                 return
             except NoSuchUpload as error:

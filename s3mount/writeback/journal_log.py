@@ -221,3 +221,25 @@ class _Entries:
             at = end + _CRC.size
             yield serial, payload
         self.rest = len(data[at:].rstrip(b"\0"))
+
+
+def sync_segments(segments: list[Segment]) -> None:
+    for segment in segments:
+        os.fdatasync(segment.fd)
+
+
+def remove_segments(segments: list[Segment]) -> None:
+    for segment in segments:
+        segment.close()
+        segment.path.unlink(missing_ok=True)
+
+
+def remove_journal(directory: Path, database: Path) -> None:
+    """The database goes last, and only when the segments are gone for good: it says that they may
+    be missing."""
+    for path in segment_paths(directory):
+        path.unlink()
+    sync_directory(directory)
+    for path in directory.glob(f"{database.name}-*"):  # of a damaged one; a new one would take it
+        path.unlink()
+    database.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from s3mount.store.base import ObjectStore
 from s3mount.store.errors import StoreError
 from s3mount.writeback.base_object import BaseObject
 from s3mount.writeback.body import BaseView
+from s3mount.writeback.part_sending import send_part
 from s3mount.writeback.part_table import SentPart
 from s3mount.writeback.spooled_file import SpooledFile
 from s3mount.writeback.upload_plan import Copy, Keep, Step
@@ -92,7 +93,8 @@ class PlanSteps:
                 await flight.done.wait()
             if step.number in upload.table.sent:
                 return
-        await upload.send(
+        await send_part(
+            upload,
             step.number,
             step.start,
             step.end,

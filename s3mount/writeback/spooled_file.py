@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.extents import Extents
-from s3mount.writeback.change_stamps import ChangeStamps
+from s3mount.writeback.byte_states import ByteStates
 from s3mount.writeback.chunk import Buffer, Chunk
 from s3mount.writeback.file_chunks import FileChunks
 from s3mount.writeback.journal_records import SpoolRecord
@@ -17,15 +17,9 @@ if TYPE_CHECKING:
     from s3mount.writeback.spool import Spool
 
 
-class SpooledFile:
+class SpooledFile(ByteStates):
     """All methods but `write` and `fill` are synchronous: no other task runs in between.
 
-    `present`: the bytes that can be read here. `dirty`: those of them that the committed object
-    does not have. `dropped`: bytes newer than the committed object that exist only as parts of
-    the unfinished upload; neither present nor dirty. `published`: the same once a commit has
-    completed that upload early and then failed: they are only in that object.
-    `write_count` grows with every change of content: the stamp by which a sent part is known
-    to be still right.
     `finished`: chunks whose last byte was just written; the uploader takes them out.
     `failure`: why the upload will not go on (raised to writers that wait for room), or None.
     `record_id`: the id of the journal's FileRecord; its owner sets it, for the upload's record.
@@ -36,10 +30,7 @@ class SpooledFile:
     """
 
     def __init__(self, spool: "Spool") -> None:
-        self.present = Extents()
-        self.dirty = Extents()
-        self.dropped = Extents()
-        self.published = Extents()
+        super().__init__(spool.pool.chunk_size)
         self.finished: list[int] = []
         self.failure: Exception | None = None
         # Clean bytes are not given up under pressure: their object is gone or about to go.
@@ -50,10 +41,7 @@ class SpooledFile:
         # Set by the uploader: the file is closed, and no record counts on parts of its upload.
         self.on_ended: Callable[[], None] | None = None
         self.spool = spool
-        self._chunk_size = spool.pool.chunk_size
         self._chunks = FileChunks(spool.pool)
-        self._stamps = ChangeStamps(self._chunk_size)
-        self._rewritten: Extents | None = None  # written since begin_commit
         self.record_id: int | None = None
         # Called, synchronously, with a new record to be written at once in place of the last one
         # sealed: bytes that it named are in a part of the unfinished upload now, and there is no
@@ -62,18 +50,9 @@ class SpooledFile:
         self.closed = False
 
     @property
-    def write_count(self) -> int:
-        return self._stamps.count
-
-    @property
     def in_memory(self) -> bool:
         """Whether there is nothing for `sync` to do."""
         return self._chunks.in_memory
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether anything here is newer than the committed object."""
-        return bool(self.dirty or self.dropped or self.published)
 
     # -- writing
 
@@ -167,16 +146,9 @@ class SpooledFile:
             self._stamps.written(index)
         if not self._chunks.write(index, start, data):
             return False
-        self.present.add(start, end)
-        if dirty:
-            self.dirty.add(start, end)
-            if self.dropped or self.published:
-                self.dropped.remove(start, end)
-                self.published.remove(start, end)
-            if self._rewritten is not None:
-                self._rewritten.add(start, end)
-            if end == (index + 1) * self._chunk_size:
-                self.finished.append(index)
+        self._stored(start, end, dirty=dirty)
+        if dirty and end == (index + 1) * self._chunk_size:
+            self.finished.append(index)
         return True
 
     # -- reading
@@ -215,25 +187,9 @@ class SpooledFile:
             for chunk, low, high in self.pieces(a, b):
                 chunk.read_checked(low, high)
 
-    def changed_since(self, stamp: int, start: int, end: int) -> bool:
-        """Whether any byte of [start, end) was written or cut off after `stamp`."""
-        return self._stamps.changed_since(stamp, start, end)
-
-    def is_same_as_of(self, stamp: int, start: int, end: int) -> bool:
-        """Whether what was read of [start, end) at `stamp` is what is here."""
-        return not self._stamps.changed_since(stamp, start, end)
-
-    def stamps(self) -> ChangeStamps:
-        """As of now, for a FrozenFile of the record that is made now."""
-        return self._stamps.copy()
-
     def chunk_files(self) -> dict[str, Chunk]:
         """By name, those that are sealed and no part of the file any more too."""
         return self._chunks.named()
-
-    def lowest_size_since(self, stamp: int) -> int | None:
-        """The smallest size that the file was truncated to after `stamp`."""
-        return self._stamps.lowest_size_since(stamp)
 
     # -- what the journal names
 
@@ -333,11 +289,8 @@ class SpooledFile:
         Raises EIO when the block that is cut is damaged on the disk.
         """
         self._chunks.truncate(size)
-        self._stamps.truncated(size)
+        self._truncated(size)
         beyond = -(-size // self._chunk_size)
-        for extents in (self.present, self.dirty, self.dropped, self.published, self._rewritten):
-            if extents is not None:
-                extents.truncate(size)
         self.finished = [index for index in self.finished if index < beyond]
         self.spool.wake()
 
@@ -352,10 +305,7 @@ class SpooledFile:
         sealed = [index for index in indexes if chunks.by_index[index].sealed]
         for index in indexes:
             chunks.release(index)
-        for extents in (self.present, self.dirty, self._rewritten):
-            if extents is not None:
-                extents.remove(start, end)
-        self.dropped.add(start, end)
+        self._dropped(start, end)
         if sealed and self.on_amended is not None:
             amended = chunks.seals.without(sealed)
             if amended is not None and not self.on_amended(amended):
@@ -395,45 +345,10 @@ class SpooledFile:
 
     # -- commits
 
-    def begin_commit(self) -> None:
-        """What is dirty now is about to be committed; one commit at a time."""
-        if self._rewritten is not None:
-            raise RuntimeError("this file is being committed already")
-        self._rewritten = Extents()
-
-    def commit_succeeded(self, size: int | None = None) -> None:
-        """The object has all that was dirty when the commit began below `size`; what lies beyond,
-        and what was written since, stays dirty."""
-        assert self._rewritten is not None
-        if size is not None:
-            for start, end in self.dirty.within(size, self.dirty.end):
-                self._rewritten.add(start, end)
-        self._committed(self._rewritten)
-        self._rewritten = None
-
-    def frozen_committed(self, stamp: int) -> None:
-        """The object has what was here at `stamp`: chunks written since stay dirty."""
-        size, left = self._chunk_size, Extents()
-        for start, end in self.dirty:
-            for index in range(start // size, -(-end // size)):
-                low, high = max(start, index * size), min(end, (index + 1) * size)
-                if self.changed_since(stamp, low, high):
-                    left.add(low, high)
-        self._committed(left)
-
     def _committed(self, left: Extents) -> None:
-        self.dirty = left
+        super()._committed(left)
         self._chunks.seals.committed()
-        self.dropped.clear()
-        self.published.clear()
 
     def was_published(self) -> None:
-        """The unfinished upload was completed in the middle of a commit."""
-        for start, end in self.dropped:
-            self.published.add(start, end)
-        self.dropped.clear()
+        super().was_published()
         self._chunks.seals.was_published()
-
-    def commit_failed(self) -> None:
-        """Nothing is known to be in the bucket: all stays dirty."""
-        self._rewritten = None

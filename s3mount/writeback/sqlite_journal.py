@@ -156,7 +156,7 @@ class SqliteJournal(RowRecorder):
             if self._suspect:
                 serial = await self._repeat()
             else:
-                await trio.to_thread.run_sync(_sync_segments, dirty)
+                await trio.to_thread.run_sync(logs.sync_segments, dirty)
         except OSError as error:
             self._trouble("sync", f"the journal in {self.directory} cannot be synced: {error}")
             self._suspect = True
@@ -291,7 +291,7 @@ class SqliteJournal(RowRecorder):
         if spare is not None and spare.number < current.number:
             # A failed fsync has called for a newer one meanwhile.
             self._spare = None
-            await trio.to_thread.run_sync(_remove_segments, [spare])
+            await trio.to_thread.run_sync(logs.remove_segments, [spare])
         if self._spare is None:
             self._spare = await trio.to_thread.run_sync(self._new_segment)
 
@@ -302,7 +302,7 @@ class SqliteJournal(RowRecorder):
             await self._flight.wait()
         done = [s for s in self._segments[:-1] if s.last_serial <= serial]
         self._segments = [s for s in self._segments if s not in done]
-        await trio.to_thread.run_sync(_remove_segments, done)
+        await trio.to_thread.run_sync(logs.remove_segments, done)
 
     async def _applied(self) -> int:
         """Moves what is pending; answers the last serial of it."""
@@ -359,7 +359,7 @@ class SqliteJournal(RowRecorder):
                 raise
             log.warning("%s is damaged (%s), and not needed", self._database.path, error)
         self.abandon()
-        await trio.to_thread.run_sync(_remove_journal, self.directory, self._database.path)
+        await trio.to_thread.run_sync(logs.remove_journal, self.directory, self._database.path)
 
     def report(self) -> Mapping[str, Any]:
         return {
@@ -377,25 +377,3 @@ class SqliteJournal(RowRecorder):
             if segment is not None:
                 segment.close()
         self._database.close()
-
-
-def _sync_segments(segments: list[logs.Segment]) -> None:
-    for segment in segments:
-        os.fdatasync(segment.fd)
-
-
-def _remove_segments(segments: list[logs.Segment]) -> None:
-    for segment in segments:
-        segment.close()
-        segment.path.unlink(missing_ok=True)
-
-
-def _remove_journal(directory: Path, database: Path) -> None:
-    """The database goes last, and only when the segments are gone for good: it says that they may
-    be missing."""
-    for path in logs.segment_paths(directory):
-        path.unlink()
-    logs.sync_directory(directory)
-    for path in directory.glob(f"{database.name}-*"):  # of a damaged one; a new one would take it
-        path.unlink()
-    database.unlink(missing_ok=True)

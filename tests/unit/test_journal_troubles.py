@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from s3mount.core.errors import ConfigurationError, FilesystemError
-from s3mount.writeback import sqlite_journal
+from s3mount.writeback import journal_log, sqlite_journal
 from s3mount.writeback.sqlite_journal import SqliteJournal
 from tests.unit.journal_fixtures import a_file, an_intent
 
@@ -220,7 +220,7 @@ async def test_on_a_slow_disk_a_commit_waits_for_no_more_than_the_sync_that_runs
 
     async def slow(work: Callable[..., Any], *args: Any, **_: Any) -> Any:
         result = work(*args)
-        if work is sqlite_journal._sync_segments:
+        if work is journal_log.sync_segments:
             begun.append(trio.current_time())
             await trio.sleep(0.3)
         return result
