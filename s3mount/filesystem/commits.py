@@ -3,11 +3,13 @@
 import errno
 import logging
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import Attributes
 from s3mount.filesystem.half_written import AGAIN
 from s3mount.filesystem.ledger import Ledger
 from s3mount.filesystem.open_file import OpenFile
@@ -143,9 +145,10 @@ class FileCommits(Ledger):
                 file.records.write(sealed)
             intent = file.put
             if intent is None:
-                return self._new_put(file)
-            self.state.queue.resume(intent, delay=self._put_delay)
-            intent.attributes = file.inode.attributes
+                intent = self._new_put(file)
+            else:
+                self.state.queue.resume(intent, delay=self._put_delay)
+            intent.attributes = _attributes_of(file, sealed)
             self.state.books.update(intent)
             return intent
 
@@ -337,3 +340,12 @@ class FileCommits(Ledger):
         self.state.adopt(file)
         with self.state.books.aftermath():
             file.discard()
+
+
+def _attributes_of(file: OpenFile, sealed: Sealed | None) -> Attributes | None:
+    """What was written since has a time of its own, with the next close."""
+    attributes = file.inode.attributes
+    if sealed is None or sealed.changes == file.changes or attributes is None:
+        return attributes
+    then = sealed.record.attributes
+    return replace(attributes, mtime_ns=then.mtime_ns, ctime_ns=then.ctime_ns)

@@ -262,6 +262,9 @@ class OpenFile:
             raise FilesystemError(errno.EIO, "attributes unknown")
         if self.rewriting or self.half_written.puts_off:
             raise NotYetError
+        if self.records.freezes and self.records.changes != self.changes:
+            # It was written since, and what is sent was not.
+            attributes = intent.attributes or attributes
         self.snapshot = Snapshot(self.changes, attributes, self.size)
         intent.size = self.size
         intent.headers = headers_of(self)

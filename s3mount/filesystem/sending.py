@@ -34,7 +34,7 @@ LATE = 10.0
 
 def headers_of(file: "OpenFile") -> WriteHeaders:
     """Our metadata, and what the object carries that is not ours."""
-    attributes = file.inode.attributes
+    attributes = file.inode.attributes if file.snapshot is None else file.snapshot.attributes
     if attributes is None:
         raise FilesystemError(errno.EIO, "attributes unknown")
     kept = file.kept

@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from s3mount.core.config import MountConfig
+from s3mount.filesystem import open_file
 from s3mount.store.memory import MemoryStore
-from tests.model.bucket import contents, leftovers
+from tests.model.bucket import attributes_of, contents, leftovers
 from tests.model.mounted import KIB, Client, mounted, with_writeback
 
 PART = 4 * KIB
@@ -63,6 +64,34 @@ async def test_a_write_between_two_parts_is_no_part_of_what_is_being_sent(
         await client.close(handle)
         assert not await client.fs.drain(60.0)
         assert versions == [old, new]
+
+
+@pytest.mark.parametrize("pause", [0.2, 0.9])  # before the PUT begins, and while it runs
+async def test_what_a_close_left_is_sent_with_the_mtime_of_then(
+    store: MemoryStore,
+    config: MountConfig,
+    pause: float,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: object,
+) -> None:
+    async def slow(operation: str, key: str) -> None:
+        await trio.sleep(1.0)
+
+    monkeypatch.setattr(open_file, "now_ns", lambda: int(trio.current_time() * 1e9))
+    async with mounted(store, config) as client:
+        versions = watch(store, "f")
+        store.before = slow
+        await client.write("f", letters("a", KIB))
+        closed_at = (await client.stat("f")).attributes.mtime_ns
+        await trio.sleep(pause)
+        handle = await client.open("f", os.O_WRONLY)
+        await client.fs.write(handle, 0, b"b")
+        assert (await client.stat("f")).attributes.mtime_ns > closed_at
+        await trio.sleep(20)
+        assert versions == [letters("a", KIB)]
+        assert attributes_of(store.objects["f"]).mtime_ns == closed_at
+        await client.close(handle)
+    assert attributes_of(store.objects["f"]).mtime_ns > closed_at
 
 
 async def test_bytes_cut_off_after_a_close_are_in_what_it_sends_and_not_in_what_follows(
