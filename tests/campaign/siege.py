@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from s3mount.cli.exits import DONE, UNFINISHED
 from s3mount.control.client import NoMount, Refused, ask
 from s3mount.writeback.recoverable import all_below
 from tests.campaign.checking import BucketReader, recoverable_files, uploads_in
@@ -25,6 +26,7 @@ from tests.servers import Bucket
 
 DRAIN_SECONDS = 120.0
 DEATH_SECONDS = 5.0  # from a program's error to the end of the process
+LEFT = (DONE, UNFINISHED)  # how a mount ends that was told to leave, if it is not killed before
 JOIN_SECONDS = 60.0
 # A file that is written gets a record every 250 ms; the rest is a busy machine's.
 DRAFT_SECONDS = 2.0
@@ -106,7 +108,7 @@ class Siege:
                 raise Failed(f"{reason!r} from a mount that lives") from reason
             time.sleep(0.01)
         status = self.mount.process.wait()
-        if status != -signal.SIGKILL and not (self.leaving and status in (0, 1)):
+        if status != -signal.SIGKILL and not (self.leaving and status in LEFT):
             raise Failed(f"the mount ended with {status}:\n{self.mount.text()[-3000:]}")
 
     def count_death(self, moment: float | None = None) -> None:
