@@ -63,7 +63,9 @@ def start(moto_bucket: Bucket, mounted: Mounted, proxy: CountingProxy) -> Start:
         # However long it takes, what was seen once is known.
         mount = mounted(moto_bucket, "--metadata-ttl", "600", url=proxy.url)
         (mount.path / "probed").write_bytes(b"x")
-        os.listdir(mount.path)
+        # What is asked for behind a listing is answered now, not after the reset.
+        for name in os.listdir(mount.path):
+            (mount.path / name).stat()
         counted = Counted(mount, proxy)
         counted.reset()
         return counted
