@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from s3mount.core.config import KIB
 from s3mount.store.errors import StoreError
 
 
@@ -143,6 +144,11 @@ class DeleteFailure:
     error: StoreError
 
 
+# Bytes. There are services whose ETags of larger bodies are no MD5s. The probing looks at one body
+# of each kind; from which size on it is so, it does not know.
+LARGE_BODY = 64 * KIB
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What this service does right, probed with wrong values; False is the safe answer."""
@@ -158,7 +164,12 @@ class Capabilities:
     versioned: bool = False  # PUT answers carry a version id
     complete_subset: bool = False  # Complete may leave out parts that were uploaded
     md5_etags: bool = False  # the ETags of PUT and UploadPart are MD5s of their bodies
+    large_md5_etags: bool = False  # of bodies over LARGE_BODY, too
     multipart_etags: bool = False  # that of Complete is made of the parts' ETags, as S3's is
+
+    def md5_etag(self, size: int) -> bool:
+        """Whether the ETag of an object put as one body of so many bytes is its MD5."""
+        return self.md5_etags and (size <= LARGE_BODY or self.large_md5_etags)
 
 
 @dataclass(frozen=True, slots=True)

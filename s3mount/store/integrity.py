@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from awscrt import checksums
 
 from s3mount.store.base import (
+    LARGE_BODY,
     Body,
+    Capabilities,
     Check,
     SlicedBody,
 )
@@ -83,27 +85,24 @@ def digest_for(
     size = body.size if isinstance(body, SlicedBody) else memoryview(body).nbytes
     if checks_crc32c:
         digest = Digest(crc32c=crc32c(body))
-    elif size > LARGE and not md5_tells:
+    elif size > LARGE_BODY and not md5_tells:
         digest = Digest(large=True)
     else:
-        digest = Digest(md5=md5(body), large=size > LARGE)
+        digest = Digest(md5=md5(body), large=size > LARGE_BODY)
     if check is not None:
         check()
     return digest
 
 
-# The probing sees small bodies only: there are services whose ETags of larger ones are no MD5s.
-LARGE = 64 * 1024
-
-
 class Md5Etags:
     """Compares answered ETags with our MD5, where they are one (ruling 13).
 
-    Some services answer 32 hex digits that are none. Where the probing saw MD5s (`proven`, small
-    bodies only), or one of the kind matched before, a mismatch is damage, always. Else the first
-    is taken for damage, so that the body is sent again, and a second one in a row means that this
-    operation's ETags tell nothing, for the rest of the process. Called from many threads; a lost
-    count is harmless.
+    Some services answer 32 hex digits that are none. Where the probing saw MD5s of small bodies, a
+    mismatch of a small one is damage, always; where it saw others of a large one then, large ones
+    are not compared. Where one of the kind matched before, a mismatch is damage, too. Else the
+    first is taken for damage, so that the body is sent again, and a second one in a row means that
+    this operation's ETags tell nothing, for the rest of the process. Called from many threads; a
+    lost count is harmless.
     """
 
     def __init__(self, *, encrypted: bool) -> None:
@@ -111,26 +110,28 @@ class Md5Etags:
         self._mismatches: dict[str, int] = {}
         self._matched: set[str] = set()
 
-    def may_tell(self, operation: str) -> bool:
+    def may_tell(self, operation: str, can: Capabilities) -> bool:
         """Whether the ETags that it answers for large bodies may prove anything yet."""
+        if _of_small_bodies_only(can):
+            return False
         operation = f"{operation} of large bodies"
         return operation in self._matched or self._mismatches.get(operation, 0) < 2
 
     def check(
-        self, operation: str, etag: str, digest: Digest, encryption: str, *, proven: bool = False
+        self, operation: str, etag: str, digest: Digest, encryption: str, can: Capabilities
     ) -> str:
         """What is wrong with `etag`; '' if nothing is known to be. `encryption`: the answer's
         x-amz-server-side-encryption, or ''."""
         if digest.md5 is None or self._encrypted or not is_md5(etag):
             return ""
-        if encryption not in {"", "AES256"}:
+        if encryption not in {"", "AES256"} or (digest.large and _of_small_bodies_only(can)):
             return ""
         operation = f"{operation} of large bodies" if digest.large else operation
         if etag == digest.md5:
             self._matched.add(operation)
             return ""
         before = self._mismatches.get(operation, 0)
-        if (digest.large or not proven) and operation not in self._matched:
+        if (digest.large or not can.md5_etags) and operation not in self._matched:
             if before >= 2:
                 return ""
             self._mismatches[operation] = before + 1
@@ -138,6 +139,11 @@ class Md5Etags:
                 log.warning("the ETags of %s are no MD5s here: not compared any more", operation)
                 return ""
         return f"stored with ETag {etag}, sent with MD5 {digest.md5}"
+
+
+def _of_small_bodies_only(can: Capabilities) -> bool:
+    """As the probing has seen; nothing of the kind where it could not be made."""
+    return can.md5_etags and not can.md5_etag(LARGE_BODY + 1)
 
 
 def is_md5(etag: str) -> bool:

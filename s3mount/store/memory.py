@@ -43,6 +43,7 @@ ALL_CAPABILITIES = Capabilities(
     checks_md5=True,
     complete_subset=True,
     md5_etags=True,
+    large_md5_etags=True,
     multipart_etags=True,
 )
 # Ceph 16.2 as servers.md describes it.
@@ -52,6 +53,7 @@ CEPH_CAPABILITIES = Capabilities(
     part_copy=True,
     checks_md5=True,
     md5_etags=True,
+    large_md5_etags=True,
     multipart_etags=True,
 )
 NO_CAPABILITIES = Capabilities()

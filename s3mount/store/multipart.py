@@ -80,7 +80,7 @@ class MultipartUploads:
 
         def build() -> Request:
             nonlocal digest
-            tells = can.checks_md5 or self._etags.may_tell(operation)
+            tells = can.checks_md5 or self._etags.may_tell(operation, can)
             digest = integrity.digest_for(
                 body, checks_crc32c=can.checks_crc32c, md5_tells=tells, check=check
             )
@@ -88,9 +88,7 @@ class MultipartUploads:
             return Request(operation, "PUT", key, query, headers, body)
 
         def parse(answer: Answer) -> base.Part:
-            etag = results.checked_etag(
-                operation, key, digest, self._etags, answer, proven=can.md5_etags
-            )
+            etag = results.checked_etag(operation, key, digest, self._etags, answer, can)
             return base.Part(number, etag, size, digest.crc32c)
 
         return await self._sender.write(operation, key, build, parse, size=size)

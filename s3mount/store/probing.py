@@ -73,6 +73,7 @@ class Prober:
             quoted = found.pop("quoted")
             versioned = any(question.versioned for question in questions)
             found["md5_etags"] = _all_seen([question.md5_etags for question in questions])
+            found["large_md5_etags"] = second.large_md5_etags
             found["multipart_etags"] = _all_seen([each.multipart_etags for each in questions])
             return Known(Capabilities(**found, versioned=versioned), quoted_if_match=quoted)
 

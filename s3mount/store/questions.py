@@ -57,6 +57,7 @@ class Questions:
         self.versioned = False
         # Whether ETags were those of S3, as far as any was seen.
         self.md5_etags: bool | None = None
+        self.large_md5_etags = False
         self.multipart_etags: bool | None = None
         self._uploads: set[str] = set()
         self._may_have_more = False  # an upload whose creation had no answer: its id is not known
@@ -126,9 +127,10 @@ class Questions:
         headers = self._headers.write(WriteHeaders()) | condition
         request = Request("PutObject", "PUT", self._key, (), headers, _BODY)
         digest, etags = integrity.Digest(), integrity.Md5Etags(encrypted=True)
+        can = base.Capabilities()
         self._written = True  # also where the answer is lost
         result = await self._ask(
-            request, lambda answer: results.put_result(self._key, digest, etags, answer)
+            request, lambda answer: results.put_result(self._key, digest, etags, answer, can)
         )
         if not isinstance(result, StoreError):
             self._note_written(result)
@@ -163,8 +165,19 @@ class Questions:
             refused = isinstance(await self._part(upload_id, 1, wrong), StoreError)
             taken = not isinstance(await self._part(upload_id, 1, right), StoreError)
             checked.append(refused and taken)
+        self.large_md5_etags = await self._large_md5_etags(upload_id, announced)
         await self._abort(upload_id)
         return checked[0] and announced, checked[1]
+
+    async def _large_md5_etags(self, upload_id: str, announced: bool) -> bool:
+        """Asked twice: an answer damaged on its way is not remembered for ever."""
+        body = bytes(base.LARGE_BODY + 1)
+        digest = integrity.Digest(crc32c=integrity.crc32c(body) if announced else None)
+        for _ in range(2):
+            etag = await self._part_etag(upload_id, 2, digest, body)
+            if etag == integrity.md5(body):
+                return True
+        return False
 
     async def _create(self, *, announce_crc32c: bool) -> str | None:
         headers = self._headers.write(WriteHeaders())
@@ -184,16 +197,21 @@ class Questions:
     async def _part(
         self, upload_id: str, number: int, digest: integrity.Digest
     ) -> base.Part | StoreError:
-        query = (("partNumber", str(number)), ("uploadId", upload_id))
-        headers = self._headers.read() | digest.headers()
-        request = Request("UploadPart", "PUT", self._key, query, headers, _BODY)
-        etag = await self._ask(
-            request, lambda answer: results.etag_of("UploadPart", self._key, answer)
-        )
+        etag = await self._part_etag(upload_id, number, digest, _BODY)
         if isinstance(etag, StoreError):
             return etag
         self._note_md5(etag)
         return base.Part(number, etag, len(_BODY), digest.crc32c)
+
+    async def _part_etag(
+        self, upload_id: str, number: int, digest: integrity.Digest, body: bytes
+    ) -> str | StoreError:
+        query = (("partNumber", str(number)), ("uploadId", upload_id))
+        headers = self._headers.read() | digest.headers()
+        request = Request("UploadPart", "PUT", self._key, query, headers, body)
+        return await self._ask(
+            request, lambda answer: results.etag_of("UploadPart", self._key, answer)
+        )
 
     async def _abort(self, upload_id: str) -> None:
         with contextlib.suppress(

@@ -104,10 +104,10 @@ class StoredOtherwise(errors.CorruptAnswer):
 
 
 def put_result(
-    key: str, digest: Digest, etags: Md5Etags, answer: Answer, *, proven: bool = False
+    key: str, digest: Digest, etags: Md5Etags, answer: Answer, can: base.Capabilities
 ) -> base.PutResult:
     """Raises StoredOtherwise where the answer shows that other bytes were stored than were sent."""
-    etag = checked_etag("PutObject", key, digest, etags, answer, proven=proven)
+    etag = checked_etag("PutObject", key, digest, etags, answer, can)
     return base.PutResult(
         etag, version_id(answer.headers), http_date(answer.headers.get("date", ""))
     )
@@ -126,13 +126,11 @@ def checked_etag(
     digest: Digest,
     etags: Md5Etags,
     answer: Answer,
-    *,
-    proven: bool = False,
+    can: base.Capabilities,
 ) -> str:
-    """`proven`: ETags were seen to be MD5s here."""
     etag = etag_of(operation, key, answer)
     encryption = answer.headers.get("x-amz-server-side-encryption", "")
-    wrong = etags.check(operation, etag, digest, encryption, proven=proven)
+    wrong = etags.check(operation, etag, digest, encryption, can)
     stored = answer.headers.get("x-amz-checksum-crc32c", "")
     if not wrong and digest.crc32c is not None and stored not in {"", digest.crc32c}:
         wrong = f"stored with CRC32C {stored}, sent with {digest.crc32c}"

@@ -233,7 +233,7 @@ class S3Store:
 
         def build() -> Request:
             nonlocal digest
-            tells = can.checks_md5 or self._etags.may_tell(operation)
+            tells = can.checks_md5 or self._etags.may_tell(operation, can)
             digest = integrity.digest_for(
                 body, checks_crc32c=can.checks_crc32c, md5_tells=tells, check=check
             )
@@ -241,7 +241,7 @@ class S3Store:
 
         def parse(answer: Answer) -> base.PutResult:
             try:
-                return results.put_result(key, digest, self._etags, answer, proven=can.md5_etags)
+                return results.put_result(key, digest, self._etags, answer, can)
             except results.StoredOtherwise as error:
                 damaged.add(error.etag)
                 raise

@@ -81,7 +81,7 @@ async def find_ours(
     if found.etag == replaced or not is_ours(found, size, headers, etags):
         return None
     can = await store.capabilities()
-    telling = can.multipart_etags if "-" in found.etag else can.md5_etags
+    telling = can.multipart_etags if "-" in found.etag else can.md5_etag(found.size)
     if etags and (telling or strict) and found.etag not in etags:
         # While a multipart upload is under way mtime stands still: two versions may share it.
         return None

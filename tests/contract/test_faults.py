@@ -1,10 +1,12 @@
 """What the S3 store makes of faults between it and the service, by a proxy before moto."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 
+from s3mount.core.config import MIB
 from s3mount.store import base, errors, retry
 from s3mount.store.base import (
     Condition,
@@ -451,3 +453,34 @@ async def test_probing_finds_the_uploads_whose_ids_it_never_learnt(
     await store.capabilities()
     assert await store.list_uploads("") == []
     assert moto_bucket.keys() == []
+
+
+def no_md5_etags_of_large_bodies(seen: Seen) -> Fault | None:
+    """32 hex digits that are no MD5, as some services answer for performance's sake."""
+
+    def after(seen: Seen, reply: Reply) -> Reply:
+        others = [one for one in reply.headers if one[0].lower() != "etag"]
+        return replace(reply, headers=[*others, ("ETag", '"00000000000000000000000000000000"')])
+
+    large = seen.method == "PUT" and seen.size > base.LARGE_BODY
+    return Fault(after=after) if large else None
+
+
+async def test_nothing_is_sent_twice_where_etags_of_large_bodies_are_no_md5s(
+    proxy: CountingProxy, moto_bucket: Bucket, tmp_path: Path
+) -> None:
+    proxy.weather = no_md5_etags_of_large_bodies
+    body = bytes(2 * MIB)
+    config = moto_bucket.config(endpoint_url=proxy.url, state_dir=tmp_path)
+    for _ in range(2):  # the second process has it from the first one's probing
+        store = open_store(config)
+        can = await store.capabilities()
+        assert (can.md5_etags, can.large_md5_etags) == (True, False)
+        upload_id = await store.create_upload("k", NOTHING)
+        proxy.reset()
+        await store.upload_part("k", upload_id, 1, body)
+        await store.put("large", body, NOTHING)
+        assert proxy.counts == {"UploadPart": 1, "PutObject": 1}
+        await store.abort_upload("k", upload_id)
+        await store.aclose()
+    assert moto_bucket.get("large") == body

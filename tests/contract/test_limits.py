@@ -58,6 +58,7 @@ async def test_moto_honours_these(moto_bucket: Bucket) -> None:
         part_copy=True,
         complete_subset=True,
         md5_etags=True,
+        large_md5_etags=True,
         multipart_etags=True,
     )
     assert moto_bucket.keys() == []
@@ -76,6 +77,7 @@ async def test_ceph_honours_these(ceph_bucket: Bucket) -> None:
         part_copy=True,
         checks_md5=True,
         md5_etags=True,
+        large_md5_etags=True,
         multipart_etags=True,
     )
     assert ceph_bucket.keys() == []

@@ -9,9 +9,10 @@ from s3mount.core.metadata import Attributes, encode
 from s3mount.store import integrity
 from s3mount.store.base import (
     ALWAYS,
+    LARGE_BODY,
     WriteHeaders,
 )
-from s3mount.store.memory import NO_CAPABILITIES, MemoryStore
+from s3mount.store.memory import ALL_CAPABILITIES, NO_CAPABILITIES, MemoryStore
 from s3mount.writeback.looking import find_ours
 
 ATTRIBUTES = Attributes(0o100644, 1, 2, 1_700_000_000_123_456_789, 1_700_000_000_987_654_321, 0)
@@ -67,6 +68,14 @@ async def test_an_attribute_that_was_not_sent_is_not_ours() -> None:
 async def test_where_etags_tell_an_earlier_version_of_the_same_time_is_not_taken_for_it() -> None:
     """While an upload is under way mtime stands still."""
     assert await find_ours(await stored(DATA), "k", len(DATA), HEADERS, ["other"]) is None
+
+
+async def test_where_etags_of_large_bodies_tell_nothing_the_metadata_does() -> None:
+    store = MemoryStore(capabilities=replace(ALL_CAPABILITIES, large_md5_etags=False))
+    for size, is_ours in ((LARGE_BODY, False), (LARGE_BODY + 1, True)):
+        await store.put("k", bytes(size), HEADERS)
+        found = await find_ours(store, "k", size, HEADERS, ["other"])
+        assert (found is not None) is is_ours
 
 
 async def test_what_was_to_be_replaced_is_not_what_was_to_be_written() -> None:

@@ -143,7 +143,7 @@ class Performer:
 
     async def _checksums(self, there: ListedObject) -> Mapping[str, str]:
         """Where the ETag may be no MD5: of an encrypted object, of parts of another size."""
-        if is_md5(there.etag) and (await self._store.capabilities()).md5_etags:
+        if is_md5(there.etag) and (await self._store.capabilities()).md5_etag(there.size):
             return {}
         return await self._store.checksums(there.key)
 
