@@ -255,6 +255,8 @@ class CountingProxy:
             raise Drop
         if fault.before is not None or fault.body is not None:
             body = client_file.read(size)
+            if len(body) < size:  # the client is gone: nothing of it reaches the service
+                raise Drop
             early = None if fault.before is None else fault.before(seen)
             if early is not None:
                 return self._send(client, seen, early)

@@ -14,7 +14,7 @@ import trio
 
 from s3mount.cli.feed_stream import Stream
 from s3mount.core.config import MIB
-from tests.cli.tools import Halfway, Tools, interrupted
+from tests.cli.tools import WAIT_SECONDS, Halfway, Tools, interrupted
 from tests.counting_proxy import CountingProxy
 from tests.mounting import environment, wait_until
 from tests.servers import Bucket
@@ -35,9 +35,13 @@ def tools(bucket: Bucket, tmp_path: Path) -> Tools:
     return Tools(bucket, tmp_path)
 
 
+READ = {"0", "63"}  # the number of read(2): x86-64, and arm64 or riscv64
+
+
 def reads_stdin(pid: int) -> bool:
     """Whether its main thread is in read(2) of descriptor 0, the first argument."""
-    return Path(f"/proc/{pid}/syscall").read_text().split()[1:2] == ["0x0"]
+    number, *arguments = Path(f"/proc/{pid}/syscall").read_text().split()
+    return number in READ and arguments[:1] == ["0x0"]
 
 
 def uploads(bucket: Bucket) -> list[Any]:
@@ -189,7 +193,9 @@ def test_at_a_question_nothing_is_done(moto_bucket: Bucket, tmp_path: Path) -> N
         assert process.stderr is not None
         asked = ""
         while "[y/N]" not in asked:
-            asked += process.stderr.read(1)
+            said = process.stderr.read(1)
+            assert said, f"it ended with {process.wait()}: {asked}"
+            asked += said
         # Nobody is so quick that it comes between the question and the wait for its answer.
         wait_until(lambda: reads_stdin(process.pid))
         process.send_signal(signal.SIGINT)
@@ -214,9 +220,9 @@ def test_a_command_under_nohup_goes_on_when_its_terminal_is_closed(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            assert halfway.reached.wait(60)
+            assert halfway.reached.wait(WAIT_SECONDS)
             process.send_signal(signal.SIGHUP)
             halfway.go.set()
-            _, told = process.communicate(timeout=60)
+            _, told = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == 0, told
     assert moto_bucket.get("b") == b"data"

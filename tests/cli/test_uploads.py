@@ -18,7 +18,7 @@ from s3mount.core.config import MIB
 from s3mount.store.base import WriteHeaders
 from s3mount.transfer.feed.books import open_books
 from s3mount.writeback.journal_records import UploadRecord
-from tests.cli.tools import Tools
+from tests.cli.tools import WAIT_SECONDS, Halfway, Tools
 from tests.counting_proxy import CountingProxy
 from tests.mounting import environment, wait_until
 from tests.servers import Bucket
@@ -131,23 +131,27 @@ def test_a_resume_killed_at_60_percent_and_started_again_sends_only_what_was_in_
     file.write_bytes(os.urandom(count * PART))
     begin(bucket, "k", file.read_bytes()[:PART])
     words = ["uploads", "resume", f"{bucket.name}:/k", str(file)]
+    halfway = Halfway(count * 6 // 10, holding=at_once, lost=True)
     with CountingProxy(bucket.server.url) as proxy:
+        proxy.inject("UploadPart", halfway.fault, times=1000)
         options = ["--endpoint-url", proxy.url, "--transfers", str(at_once)]
         process = subprocess.Popen(
             [sys.executable, "-m", "s3mount", *words, *options],
             env=environment(bucket, tmp_path),
             stderr=subprocess.DEVNULL,
         )
-        wait_until(lambda: len(parts_sent(proxy)) >= count * 6 // 10, 60)
+        assert halfway.reached.wait(WAIT_SECONDS)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        halfway.go.set()
+        proxy.clear()
         before = parts_sent(proxy)
         Tools(bucket, tmp_path).run(*words, *options)
         sent = parts_sent(proxy)
-    assert len(before) < count - 1
+    assert len(before) == count * 6 // 10 + at_once
     assert len(sent) == count - 1  # the first one was there
     twice = [query for query, times in sent.items() if times > 1]
-    assert len(twice) <= at_once, sent
+    assert len(twice) == at_once, sent
     assert bucket.get("k") == file.read_bytes()
     assert listed(Tools(bucket, tmp_path)) == []
 

@@ -1,6 +1,5 @@
 """The tools without a mount, called as a user calls them."""
 
-import itertools
 import os
 import re
 import signal
@@ -16,9 +15,11 @@ from click.testing import CliRunner, Result
 
 from s3mount.cli.main import main
 from s3mount.store.probing import KEY_PREFIX
-from tests.counting_proxy import CountingProxy, Fault, Seen
+from tests.counting_proxy import CountingProxy, Drop, Fault, Reply, Seen
 from tests.mounting import environment
 from tests.servers import Bucket
+
+WAIT_SECONDS = 100.0  # for what is sure to come, on however busy a machine
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,50 @@ class Tools:
 
 
 class Halfway:
-    """A fault that lets some requests pass and holds all others back until `go`."""
+    """A fault that lets some requests pass and holds all others back until `go`. It is `reached`
+    when the service has answered the first `passing` ones and `holding` more have come.
 
-    def __init__(self, passing: int) -> None:
+    `lost`: those that are held back never reach the service.
+    """
+
+    def __init__(self, passing: int, *, holding: int = 1, lost: bool = False) -> None:
         self.reached, self.go = threading.Event(), threading.Event()
-        self._passing = passing
-        self._passed = itertools.count(1)
-        self.fault = Fault(before=self._hold)
+        self.fault = Fault(before=self._hold, after=self._answered)
+        self._passing, self._holding, self._lost = passing, holding, lost
+        self._came = self._with_service = 0
+        self._changed = threading.Condition()  # guards the counts: each connection has a thread
 
     def _hold(self, seen: Seen) -> None:
-        if KEY_PREFIX not in seen.key and next(self._passed) > self._passing:
+        if KEY_PREFIX in seen.key:
+            return
+        with self._changed:
+            self._came += 1
+            held = self._came > self._passing
+            self._with_service += not held
+            self._look()
+        if held:
+            if not self.go.wait(WAIT_SECONDS) or self._lost:
+                raise Drop
+            with self._changed:
+                self._with_service += 1
+
+    def _answered(self, seen: Seen, reply: Reply) -> Reply:
+        if KEY_PREFIX not in seen.key:
+            with self._changed:
+                self._with_service -= 1
+                self._look()
+                self._changed.notify_all()
+        return reply
+
+    def _look(self) -> None:
+        if self._came >= self._passing + self._holding and not self._with_service:
             self.reached.set()
-            self.go.wait(30)
+
+    def settle(self) -> None:
+        """Waits until the service has carried out all that was let through, also what its caller
+        did not wait for."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._with_service, WAIT_SECONDS)
 
 
 def interrupted(
@@ -97,11 +130,12 @@ def interrupted(
         if given is not None:
             process.stdin.write(given)
             process.stdin.flush()
-        assert halfway.reached.wait(60), process.communicate(timeout=60)
+        assert halfway.reached.wait(WAIT_SECONDS), "it does not get so far"
         process.send_signal(signal.SIGINT)
         halfway.go.set()
         told = process.stderr.read().decode()
-        assert process.wait(60) == 130, told
+        assert process.wait(WAIT_SECONDS) == 130, told
+        halfway.settle()
         process.stdin.close()
         process.stderr.close()
     assert "Traceback" not in told

@@ -7,8 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from s3mount.cli.main import main
+from tests.cli.tools import WAIT_SECONDS, Halfway
 from tests.counting_proxy import (
     CountingProxy,
     Fault,
@@ -25,6 +25,7 @@ from tests.counting_proxy import (
     reset,
     slow_down,
 )
+from tests.mounting import wait_until
 from tests.servers import Bucket
 
 MIB = 1 << 20
@@ -180,21 +181,13 @@ def test_the_producer_s_output_is_stored_if_it_succeeds(
     assert here.body("s") == b"3\n2\n1\n"
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
-
-
 def test_an_interrupted_stream_is_aborted(moto_bucket: Bucket, tmp_path: Path) -> None:
     here = Feed(moto_bucket, tmp_path)
     process = here.start("-", f"{here.bucket.name}:/s", stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(bytes(20 * MIB))
     process.stdin.flush()
-    wait_for(lambda: bool(here.uploads()))
+    wait_until(lambda: bool(here.uploads()))
     process.send_signal(signal.SIGTERM)
     code, _, err = here.ended(process)
     assert code == 130
@@ -224,10 +217,12 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
     here.run(str(tmp_path / "probe"), f"{here.bucket.name}:/probe")
 
     proxy.reset()
-    proxy.latency = 0.15
+    halfway = Halfway(parts * 6 // 10, holding=transfers, lost=True)
+    proxy.inject("UploadPart", halfway.fault, times=1000)
     process = here.start(*words)
-    wait_for(lambda: proxy.counts["UploadPart"] >= parts * 6 // 10)
+    assert halfway.reached.wait(WAIT_SECONDS)
     process.send_signal(number)
+    halfway.go.set()
     code, _, err = here.ended(process)
     if number is signal.SIGKILL:
         assert code == -number
@@ -235,15 +230,14 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
         assert code == 130
         assert "the same command goes on where it was" in err
         assert "Traceback" not in err
-    proxy.latency = 0.0
-    time.sleep(0.5)  # what the service was still reading
     sent = proxy.counts["UploadPart"]
-    assert sent < parts
+    assert sent == parts * 6 // 10 + transfers
 
+    proxy.clear()
     proxy.reset()
     summary = json.loads(here.run(*words, "--json")[0])
     again = proxy.counts["UploadPart"]
-    assert sent + again <= parts + transfers
+    assert sent + again == parts + transfers
     assert proxy.counts["CreateMultipartUpload"] == 0
     assert proxy.counts["ListParts"] == 1
     assert summary["resumed_bytes"] == (parts - again) * 5 * MIB
