@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from s3mount.control.client import NoMount, Refused, ask
 from s3mount.control.server import CommandFailed, ControlServer
 
 MOUNTPOINT = Path("/mnt/tested")
+PATIENCE = 100.0  # seconds
 
 
 async def echo(request: Mapping[str, Any]) -> Any:
@@ -41,22 +43,37 @@ async def forever(request: Mapping[str, Any]) -> Any:
     await trio.sleep_forever()
 
 
-async def wait(request: Mapping[str, Any]) -> Any:
-    await trio.sleep(0.15)
-    return "done"
-
-
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "control.sock"
     monkeypatch.setattr(control_client, "find_sockets", lambda mountpoint: [path])
     monkeypatch.setattr(control_server, "PROGRESS_INTERVAL", 0.02)
-    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 0.3)
+    # Nobody is dropped because the machine is busy.
+    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", PATIENCE)
     return path
 
 
 @pytest.fixture
+def impatient(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 0.3)
+
+
+@pytest.fixture
 def server(path: Path) -> ControlServer:
+    reported = trio.Event()
+    reports = 0
+
+    def progress() -> Any:
+        nonlocal reports
+        reports += 1
+        if reports == 2:  # so the first one was sent
+            reported.set()
+        return {"intents": 3}
+
+    async def wait(request: Mapping[str, Any]) -> Any:
+        await reported.wait()
+        return "done"
+
     commands = {
         "echo": echo,
         "refuse": refuse,
@@ -65,7 +82,7 @@ def server(path: Path) -> ControlServer:
         "big": big,
         "forever": forever,
     }
-    return ControlServer(path, commands, lambda: {"intents": 3})
+    return ControlServer(path, commands, progress)
 
 
 async def asked(command: str, **arguments: Any) -> Any:
@@ -120,17 +137,18 @@ async def test_nonsense_is_answered_with_an_error(server: ControlServer, line: b
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_clients_that_say_or_read_nothing_are_dropped(server: ControlServer) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
-        silent = [
-            await trio.open_unix_socket(str(server.path)) for _ in range(control_server.MAX_CLIENTS)
-        ]
-        with trio.fail_after(10):
-            # All places are taken until the silent ones are dropped.
-            assert await asked("echo", text="x") == {"heard": "x"}
-        for stream in silent:
-            await stream.aclose()
+        silent, deaf = [await connected(server) for _ in range(2)]
+        await deaf.send_all(b'{"command": "big"}\n')
+        with trio.fail_after(PATIENCE):
+            assert await silent.receive_some() == b""
+            while server._clients:  # noqa: ASYNC110 - no event tells of it
+                await trio.sleep(0.01)
+        for stream in (silent, deaf):
+            await trio.aclose_forcefully(stream)
         nursery.cancel_scope.cancel()
 
 
@@ -198,9 +216,8 @@ async def connected(server: ControlServer) -> trio.SocketStream:
 
 
 async def test_a_hundred_clients_that_never_say_or_read_anything_do_not_delay_the_next(
-    server: ControlServer, monkeypatch: pytest.MonkeyPatch
+    server: ControlServer,
 ) -> None:
-    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 3600.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         hostile = []
@@ -210,7 +227,7 @@ async def test_a_hundred_clients_that_never_say_or_read_anything_do_not_delay_th
                 await hostile[-1].send_all(b'{"command": "big"')  # half a line
             elif number % 3 == 2:
                 await hostile[-1].send_all(b'{"command": "big"}\n')  # and never reads
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE / 2):  # none of them has had its time
             for _ in range(3):
                 assert await asked("echo", text="x") == {"heard": "x"}
         for stream in hostile:
@@ -222,7 +239,6 @@ async def test_where_all_places_are_taken_by_commands_the_next_client_is_told(
     server: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control_server, "MAX_CLIENTS", 2)
-    monkeypatch.setattr(control_server, "CLIENT_TIMEOUT", 60.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         working = [await connected(server) for _ in range(2)]
@@ -232,7 +248,7 @@ async def test_where_all_places_are_taken_by_commands_the_next_client_is_told(
         with pytest.raises(Refused, match="too many commands at once"):
             await asked("echo")
         await working[0].aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while True:
                 try:
                     assert await asked("echo", text="x") == {"heard": "x"}
@@ -285,11 +301,12 @@ async def test_lines_made_to_break_the_parser_are_answered_and_not_logged(
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_client_that_drips_its_request_is_dropped(server: ControlServer) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run)
         async with await connected(server) as stream:
-            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            with trio.fail_after(PATIENCE), pytest.raises(trio.BrokenResourceError):
                 while True:
                     await stream.send_all(b" ")
                     await trio.sleep(0.05)
@@ -309,7 +326,7 @@ async def test_running_out_of_file_descriptors_does_not_end_the_server(
             # Every number below the limit is in use then.
             resource.setrlimit(resource.RLIMIT_NOFILE, (spent, hard))
             client.connect(str(server.path))
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 while not caplog.records:  # noqa: ASYNC110 - no event tells of a log line
                     await trio.sleep(0.01)
         finally:
@@ -344,8 +361,10 @@ async def test_all_mounts_are_asked_and_those_that_hang_or_are_dead_left_out(
         other.bind(str(dead))
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run)
-            answers = await trio.to_thread.run_sync(
-                lambda: control_client.ask_all("echo", silence=0.3, text="hello")
-            )
+            for silence in (0.3, 30.0):  # the longer one for a busy machine
+                ask_all = partial(control_client.ask_all, "echo", silence=silence, text="hello")
+                answers = await trio.to_thread.run_sync(ask_all)
+                if answers:
+                    break
             assert answers == [{"heard": "hello"}]
             nursery.cancel_scope.cancel()
