@@ -1,5 +1,6 @@
 """The watchdog process on its own; with a frozen mount it is tested in tests/mount."""
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert child.stdin is not None
     assert child.poll() is None
     child.stdin.close()
-    assert child.wait(timeout=20) == 0
+    assert child.wait(timeout=100) == 0
 
 
 def test_it_has_no_descriptor_but_the_standard_ones(tmp_path: Path) -> None:
@@ -21,10 +22,10 @@ def test_it_has_no_descriptor_but_the_standard_ones(tmp_path: Path) -> None:
     os.set_inheritable(inherited, True)
     child = start_watchdog(tmp_path, to_syslog=False, interval=60)
     try:
-        descriptors = [
-            os.readlink(f"/proc/{child.pid}/fd/{number}")
-            for number in os.listdir(f"/proc/{child.pid}/fd")
-        ]
+        descriptors = []
+        for number in os.listdir(f"/proc/{child.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # it starts: files come and go
+                descriptors.append(os.readlink(f"/proc/{child.pid}/fd/{number}"))
         assert "/dev/fuse" not in descriptors
         assert not os.path.lexists(f"/proc/{child.pid}/fd/{inherited}")
     finally:
@@ -36,7 +37,7 @@ def test_it_has_no_descriptor_but_the_standard_ones(tmp_path: Path) -> None:
 def test_it_feeds_systemd_as_long_as_answers_come(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(100)
         child = start_watchdog(
             tmp_path,
             to_syslog=False,

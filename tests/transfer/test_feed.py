@@ -190,7 +190,7 @@ async def test_the_comparing_of_a_large_file_can_be_interrupted(
 
     def endless(*arguments: object) -> bool:
         begun.set()
-        release.wait(10)
+        release.wait(100)
         ended.set()
         return True
 
@@ -589,7 +589,7 @@ async def test_the_source_is_counted_while_it_is_fed(here: Rig) -> None:
 
     here.memory.before = wait
     here.bar = Watched("")
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         await here.feed(totals=True)
     assert (here.bar.total_files, here.bar.done_files) == (2, 2)
 

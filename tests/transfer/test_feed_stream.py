@@ -124,9 +124,17 @@ async def test_what_cannot_be_sent_is_aborted() -> None:
 async def test_a_producer_that_says_nothing_can_be_given_up(given: int) -> None:
     store, journal = MemoryStore(minimum_part_size=1), MemoryJournal()
     reading, writing = os.pipe()
-    threading.Thread(target=lambda: os.write(writing, bytes(given)), daemon=True).start()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writing, bytes(given))
+
+    producer = threading.Thread(target=write)
+    producer.start()
     with trio.move_on_after(0.3) as scope:
         await sender(store, journal).send(reading, "k", HEADERS, agree, lambda amount: None)
     assert scope.cancelled_caught
+    os.close(reading)
+    producer.join()
     os.close(writing)
     assert (store.objects, store.uploads, journal.load().uploads) == ({}, {}, {})
