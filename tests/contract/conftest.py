@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from s3mount.store import retry
+from s3mount.store import loop_client, quick_head, retry
 from s3mount.store.base import ObjectStore
 from s3mount.store.memory import MemoryStore
 from s3mount.store.open import open_store
@@ -34,6 +34,16 @@ async def store(config_bucket: Bucket | None) -> AsyncIterator[ObjectStore]:
     )
     yield opened
     await opened.aclose()
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """A HEAD that is answered late is asked again, and here it is counted."""
+    # Not by `monkeypatch`: that would undo each test's own patches after its bucket has gone.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(quick_head, "PATIENCE", 30.0)
+        patched.setattr(loop_client, "CONNECT_PATIENCE", 30.0)
+        yield
 
 
 @pytest.fixture

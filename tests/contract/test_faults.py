@@ -22,13 +22,13 @@ from tests.counting_proxy import (
     Seen,
     answer,
     cut_xml,
-    hang,
     lost_answer,
     repeat_token,
     reset,
     short_body,
     slow_down,
 )
+from tests.fault_proxy import never_answered
 from tests.servers import Bucket
 
 NOTHING = WriteHeaders()
@@ -302,8 +302,8 @@ async def test_silence_ends_with_the_read_timeout_and_the_deadline(
         endpoint_url=proxy.url, state_dir=None, read_timeout=0.2, request_deadline=0.5
     )
     store = open_store(config)
-    proxy.inject("HeadObject", hang(3.0), times=FOREVER)
-    with trio.fail_after(30), pytest.raises(errors.TransientError) as caught:
+    proxy.inject("HeadObject", never_answered, times=FOREVER)
+    with trio.fail_after(100), pytest.raises(errors.TransientError) as caught:
         await store.head("k")
     assert isinstance(caught.value, errors.DeadlineExceeded | errors.ConnectionLost)
     await store.aclose()
@@ -312,15 +312,21 @@ async def test_silence_ends_with_the_read_timeout_and_the_deadline(
 async def test_the_deadline_bounds_all_retries_together(
     moto_bucket: Bucket, proxy: CountingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "FIRST_DELAY_SLOWED", 0.2)
+    async def at_once(seconds: float) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(retry, "FIRST_DELAY_SLOWED", 5.0)
+    monkeypatch.setattr("trio.sleep", at_once)
     config = moto_bucket.config(
-        endpoint_url=proxy.url, state_dir=None, retries=1000, request_deadline=0.5
+        endpoint_url=proxy.url, state_dir=None, retries=1000, request_deadline=100.0
     )
     store = open_store(config)
     proxy.inject("PutObject", slow_down, times=1000)
-    with trio.fail_after(60), pytest.raises(errors.DeadlineExceeded) as caught:
+    with pytest.raises(errors.DeadlineExceeded) as caught:
         await store.put("k", b"", NOTHING)
     assert caught.value.code == "SlowDown"
+    # Pauses of 2.5 to 5 s, then of 5 to 10 s.
+    assert 5 <= proxy.counts["PutObject"] <= 21
     await store.aclose()
 
 
