@@ -122,7 +122,7 @@ def test_cached_and_reserved_bytes_never_exceed_the_limit(
 async def test_reserve_waits_until_another_fetch_gives_its_room_back() -> None:
     cache = BlockCache(100)
     await cache.reserve(80)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cache.reserve, 50)
             await trio.testing.wait_all_tasks_blocked()

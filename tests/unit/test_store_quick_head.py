@@ -14,7 +14,7 @@ from s3mount.store.open import open_store
 from s3mount.store.quick_head import QuickHead
 from s3mount.store.request import Request
 from s3mount.store.wire import Wire
-from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
+from tests.unit.tiny_server import OK, TinyServer, config_for, hung_up, make_authority
 
 
 @pytest.fixture(autouse=True)
@@ -159,8 +159,9 @@ async def test_a_connection_that_the_service_closed_is_replaced(
     server = serve(OK)
     server.hangs_up = True
     quick = quick_for(server)
-    for _ in range(3):
+    for number in range(3):
         assert await quick.ask(HEAD) is not None
+        await hung_up(server, number + 1)
     assert server.connections == 3
     await quick.aclose()
 

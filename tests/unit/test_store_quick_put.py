@@ -10,7 +10,7 @@ from s3mount.store.base import ObjectStore, WriteHeaders
 from s3mount.store.open import open_store
 from s3mount.store.quick_put import QUICK_BODY
 from s3mount.store.retry import lost_attempts
-from tests.unit.tiny_server import TinyServer, config_for
+from tests.unit.tiny_server import TinyServer, config_for, hung_up
 
 STORED = b'HTTP/1.1 200 OK\r\nETag: "abc"\r\nContent-Length: 0\r\n\r\n'
 HEADERS = WriteHeaders(metadata={"mode": "33188"})
@@ -179,7 +179,7 @@ async def test_a_connection_that_the_service_closed_is_not_used_for_a_change(
     with lost_attempts() as lost:
         for number in range(3):
             await store.put(f"k{number}", b"body", HEADERS)
-            await trio.sleep(0.05)
+            await hung_up(server, number + 1)
     assert not lost
     assert server.connections == 3
     assert len(server.heads) == 3

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -163,15 +164,18 @@ async def test_a_full_transfer_lane_does_not_hold_up_metadata() -> None:
 
 async def test_waiting_for_a_thread_spends_no_budget() -> None:
     release = threading.Event()
+    deadlines: list[float] = []
     lanes = Lanes(StoreConfig(bucket="b", read_concurrency=1), Counts())
     budget = Budget(60)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lanes.attempt, call(lambda deadline: release.wait(30)), Budget(60))
         await trio.testing.wait_all_tasks_blocked(0.01)
-        nursery.start_soon(lanes.attempt, call(), budget)
-        await trio.sleep(1)
+        nursery.start_soon(lanes.attempt, call(deadlines.append), budget)
+        await trio.sleep(0.1)
+        released = time.monotonic()
         release.set()
-    assert budget.left > 59.1
+    assert deadlines[0] >= released + 60
+    assert budget.left >= 60 - (time.monotonic() - released)
 
 
 async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_free() -> None:

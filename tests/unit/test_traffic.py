@@ -90,7 +90,7 @@ async def test_the_wire_reports_what_the_connection_has_taken_in_the_thread_that
 
         request = Request("PutObject", "PUT", "k", body=body)
         with reporting(report):
-            await trio.to_thread.run_sync(wire.send, request, time.monotonic() + 10)
+            await trio.to_thread.run_sync(wire.send, request, time.monotonic() + 100)
         assert [count for count, _ in seen] == [0, SEND_SLICE, 2 * SEND_SLICE, 3 * SEND_SLICE, size]
         assert threading.get_ident() not in {thread for _, thread in seen}
     wire.close()

@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -36,6 +37,7 @@ class TinyServer:
         self.answer = answer
         self.answers_then: bytes | None = None
         self.hangs_up = False  # after each answer
+        self.hung_up = 0
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self._reads_bodies = reads_bodies
@@ -71,12 +73,20 @@ class TinyServer:
                         self.answer, self.answers_then = self.answers_then, None
                     if self.hangs_up:
                         client.shutdown(socket.SHUT_RDWR)
+                        self.hung_up += 1
                         return
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+async def hung_up(server: TinyServer, times: int) -> None:
+    """Waits until it has closed so many connections: a client can know it then."""
+    with trio.fail_after(100):
+        while server.hung_up < times:  # noqa: ASYNC110 - a thread counts
+            await trio.sleep(0.01)
 
 
 def config_for(server: TinyServer, scheme: str = "http", **fields: object) -> StoreConfig:
