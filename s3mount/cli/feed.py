@@ -23,6 +23,9 @@ from s3mount.core.keys import name_from_bytes
 from s3mount.core.location import Location, looks_remote, parse_mount_source
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from s3mount.store.base import ListPage, ObjectStore
     from s3mount.transfer.feed.feeder import Feeding
     from s3mount.transfer.feed.report import Report
     from s3mount.transfer.feed.rules import Rules
@@ -254,7 +257,7 @@ class _Feed:
         shared = self.service.shared_directory(self.config)
         place = Place(shared, self.config.bucket, self.location.key, self.path)
         async with (
-            self.service.open(self.location) as store,
+            self._open() as (store, page),
             open_session(
                 *(store, place, self.writeback, self.service.defaults),
                 self.service.stat_cache(self.config),
@@ -262,17 +265,25 @@ class _Feed:
                 dry_run=self.options["dry_run"],
             ) as session,
         ):
-            await self._feed_kind(session)
+            await self._feed_kind(session, page)
             return store.counts()
 
-    async def _feed_kind(self, session: "Session") -> None:
+    def _open(self) -> "AbstractAsyncContextManager[tuple[ObjectStore, ListPage]]":
+        """Of a single file the first request tells already what is there."""
+        where = self.location
+        if self.kind != "file":
+            return self.service.open_listed(where, max_keys=1)
+        key = "".join(_file_key(where, self.source))
+        return self.service.open_listed(Location(where.bucket, key))
+
+    async def _feed_kind(self, session: "Session", page: "ListPage") -> None:
         if self.kind == "stream":
             limits = self.options["exact"], self.options["least"]
             with open_stream(self.options["producer"], *limits) as stream:
                 await session.feed_stream(stream.fd, self.location.key, stream.check)
         elif self.kind == "file":
             prefix, name = _file_key(self.location, self.source)
-            await session.feed_file(self._feeding(prefix), name)
+            await session.feed_file(self._feeding(prefix), name, page)
         else:
             totals = sys.stderr.isatty() and not self.options["quiet"]
             await session.feed_folder(self._feeding(self.location.prefix), totals=totals)

@@ -29,7 +29,7 @@ from s3mount.cli.signals import until_signal
 from s3mount.core.config import AttributeDefaults, NamespaceConfig, StoreConfig, WritebackConfig
 from s3mount.core.errors import ConfigurationError, FilesystemError
 from s3mount.core.location import Location, parse_location
-from s3mount.store.base import ObjectStore
+from s3mount.store.base import ListPage, ObjectStore
 from s3mount.store.errors import StoreError
 from s3mount.transfer.places import NothingThere
 
@@ -109,6 +109,15 @@ class Service:
 
         Raises ConfigurationError with the remedy if the bucket cannot be used.
         """
+        async with self.open_listed(location, max_keys=1) as (store, _):
+            yield store
+
+    @asynccontextmanager
+    async def open_listed(
+        self, location: Location, *, max_keys: int = 1000
+    ) -> AsyncIterator[tuple[ObjectStore, ListPage]]:
+        """As `open`, with what that request has listed: the keys that begin with the location's,
+        one level of them."""
         # Imported here: boto3 takes a third of a second that --help need not wait for.
         from s3mount.store.open import open_store
         from s3mount.store.reachable import require_bucket
@@ -116,8 +125,8 @@ class Service:
         config = self.store_config(location.bucket)
         store = open_store(config)
         try:
-            await require_bucket(store, config, location.key)
-            yield store
+            page = await require_bucket(store, config, location.key, max_keys=max_keys)
+            yield store, page
         finally:
             with trio.CancelScope(shield=True):
                 await store.aclose()

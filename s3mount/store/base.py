@@ -197,8 +197,9 @@ class ObjectStore(Protocol):
         """Probed at the first call, then remembered; never raises for what cannot be probed."""
         ...
 
-    async def check_bucket(self, prefix: str) -> None:
-        """One LIST of `prefix` with max-keys 1: raises NoSuchBucket, AccessDenied, ..."""
+    async def check_bucket(self, prefix: str, *, max_keys: int = 1) -> ListPage:
+        """The first request to it, a LIST of one level of `prefix`: raises NoSuchBucket,
+        AccessDenied, ..."""
         ...
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:

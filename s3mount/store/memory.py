@@ -125,8 +125,8 @@ class MemoryStore(MemoryBucket):
         await trio.lowlevel.checkpoint()
         return self._capabilities
 
-    async def check_bucket(self, prefix: str) -> None:
-        await self.list(prefix, max_keys=1)
+    async def check_bucket(self, prefix: str, *, max_keys: int = 1) -> base.ListPage:
+        return await self.list(prefix, max_keys=max_keys)
 
     async def head(self, key: str, *, version_id: str | None = None) -> base.ObjectInfo:
         check_key("HeadObject", key)

@@ -5,19 +5,21 @@ import trio
 from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.store import errors
-from s3mount.store.base import ObjectStore
+from s3mount.store.base import ListPage, ObjectStore
 
 CHECK_TIMEOUT = 25.0  # the first request to the bucket
 
 
-async def require_bucket(store: ObjectStore, config: StoreConfig, prefix: str) -> None:
-    """The first request, a LIST below `prefix`: raises ConfigurationError with the remedy if it is
-    refused."""
+async def require_bucket(
+    store: ObjectStore, config: StoreConfig, prefix: str, *, max_keys: int = 1
+) -> ListPage:
+    """The first request, a LIST of one level of `prefix`: raises ConfigurationError with the remedy
+    if it is refused."""
     bucket = config.bucket
     where = config.endpoint_url or "AWS"
     try:
         with trio.fail_after(CHECK_TIMEOUT):
-            await store.check_bucket(prefix)
+            return await store.check_bucket(prefix, max_keys=max_keys)
     except errors.NoSuchBucket:
         raise ConfigurationError(
             f"the bucket {bucket!r} does not exist at {where}; check its name and"

@@ -86,9 +86,9 @@ class S3Store:
     async def capabilities(self) -> Capabilities:
         return (await self._probe.known()).capabilities
 
-    async def check_bucket(self, prefix: str) -> None:
+    async def check_bucket(self, prefix: str, *, max_keys: int = 1) -> base.ListPage:
         self._probe.prefix = prefix
-        await self.list(prefix, max_keys=1)
+        return await self.list(prefix, max_keys=max_keys)
 
     # -- reading
 

@@ -145,6 +145,29 @@ def test_one_file_becomes_the_key_or_one_in_a_directory(
     assert json.loads(out)["unchanged"] == 1
 
 
+def test_one_file_costs_one_list_and_what_sends_it(moto_bucket: Bucket, tmp_path: Path) -> None:
+    with CountingProxy(moto_bucket.server.url) as proxy:
+        feed = Feed(moto_bucket, tmp_path, url=proxy.url)
+        file = feed.source / "file"
+        file.write_bytes(b"x")
+        feed.run(str(file), f"{moto_bucket.name}:/probed")
+        proxy.reset()
+        feed.run(str(file), f"{moto_bucket.name}:/d/key")
+        assert proxy.counts == {"ListObjectsV2": 1, "PutObject": 1}
+        # What begins with its key is neither it nor in its way.
+        moto_bucket.put("d/key2", b"other")
+        proxy.reset()
+        assert "1 name unchanged" in feed.run(str(file), f"{moto_bucket.name}:/d/key")[1]
+        assert proxy.counts == {"ListObjectsV2": 1}
+        file.write_bytes(b"more")
+        feed.run(str(file), f"{moto_bucket.name}:/d/key")
+        assert feed.body("d/key") == b"more"
+        moto_bucket.put("d/key/below", b"a directory now")
+        file.write_bytes(b"once more")
+        assert "directory" in feed.run(str(file), f"{moto_bucket.name}:/d/key", status=1)[1]
+        assert feed.body("d/key") == b"more"
+
+
 @pytest.mark.parametrize("size", [5, 21 * MIB])
 def test_a_stream_becomes_one_object(here: Feed, size: int) -> None:
     data = os.urandom(size)

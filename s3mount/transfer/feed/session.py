@@ -14,7 +14,7 @@ from s3mount.core.metadata import NO_XATTRS, content_type_for, encode
 from s3mount.core.part_schedule import PartSchedule
 from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import StatCache
-from s3mount.store.base import ObjectStore, WriteHeaders
+from s3mount.store.base import ListPage, ObjectStore, WriteHeaders
 from s3mount.transfer.copy_uploads import ToolUploads
 from s3mount.transfer.feed.books import Books, open_books
 from s3mount.transfer.feed.decide import Action, LocalEntry, RemoteEntry
@@ -90,13 +90,13 @@ class Session:
             await self.books.discard_rest(self._sender)
         self._tell_of_left_uploads()
 
-    async def feed_file(self, feeding: Feeding, path: str) -> None:
-        """`feeding.top` is the file, `path` its name below feeding.prefix."""
+    async def feed_file(self, feeding: Feeding, path: str, page: ListPage) -> None:
+        """`feeding.top` is the file, `path` its name below feeding.prefix; `page`: a LIST of one
+        level of its key."""
         found = os.stat(feeding.top)
         xattrs = xattrs_of(feeding.top) if feeding.walking.xattrs else NO_XATTRS
         local = LocalEntry(path, feeding.top, found.st_size, attributes_of(found, xattrs))
         key = feeding.prefix + path
-        page = await self.store.list(key, delimiter="/")
         listed = next((one for one in page.objects if one.key == key), None)
         remote = RemoteEntry(path, listed, below=f"{key}/" in page.prefixes)
         self.report.counted(1, local.size)
