@@ -92,11 +92,14 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def commands(state: MountState) -> Mapping[str, Command]:
-    """By the name that a request carries."""
+@dataclass(frozen=True, slots=True)
+class _Commands:
+    """Each is given the request, and answers its result."""
 
-    async def status(request: Mapping[str, Json]) -> Json:
-        config = state.config
+    state: MountState
+
+    async def status(self, request: Mapping[str, Json]) -> Json:
+        config = self.state.config
         return {
             "format": FORMAT,
             "version": s3mount.__version__,
@@ -108,61 +111,65 @@ def commands(state: MountState) -> Mapping[str, Command]:
             "read_only": config.read_only,
             "durability": config.writeback.durability,
             "cache_dir": str(config.cache_dir),
-            "uptime": round(time.time() - state.started, 1),
-            **state.filesystem.status(),
-            "pending": state.recent(),
+            "uptime": round(time.time() - self.state.started, 1),
+            **self.state.filesystem.status(),
+            "pending": self.state.recent(),
         }
 
-    async def flush(request: Mapping[str, Json]) -> Json:
-        await state.filesystem.flush_all()
-        return state.pending()
+    async def flush(self, request: Mapping[str, Json]) -> Json:
+        await self.state.filesystem.flush_all()
+        return self.state.pending()
 
-    async def drain(request: Mapping[str, Json]) -> Json:
+    async def drain(self, request: Mapping[str, Json]) -> Json:
         """Within `timeout` seconds, else as long as the mount itself would when it leaves."""
-        limit = _seconds(request, "timeout", state.config.leave_timeout)
-        await state.filesystem.drain(limit, None)
-        return state.pending()
+        limit = _seconds(request, "timeout", self.state.config.leave_timeout)
+        await self.state.filesystem.drain(limit, None)
+        return self.state.pending()
 
-    async def hurry(request: Mapping[str, Json]) -> Json:
+    async def hurry(self, request: Mapping[str, Json]) -> Json:
         """The mount was unmounted, or is about to be: what is not sent is left behind."""
-        state.hurry.set()
-        return state.pending()
+        self.state.hurry.set()
+        return self.state.pending()
 
-    async def pending(request: Mapping[str, Json]) -> Json:
-        return state.recent()
+    async def pending(self, request: Mapping[str, Json]) -> Json:
+        return self.state.recent()
 
-    async def watch(request: Mapping[str, Json]) -> Json:
+    async def watch(self, request: Mapping[str, Json]) -> Json:
         """Reports progress until the mount ends, then what it leaves behind."""
-        state.watchers += 1
+        self.state.watchers += 1
         try:
-            await state.ended.wait()
+            await self.state.ended.wait()
         finally:
-            state.watchers -= 1
-        return state.pending()
+            self.state.watchers -= 1
+        return self.state.pending()
 
-    async def cancel(request: Mapping[str, Json]) -> Json:
+    async def cancel(self, request: Mapping[str, Json]) -> Json:
         """The changes that are given up; with `preview` those that would be."""
         path = _path(request)
         if not path.strip("/"):
             raise CommandFailed("cancel needs the path of a file or directory in the mount")
         if request.get("preview") is True:
-            changes = state.filesystem.pending_at(path)
+            changes = self.state.filesystem.pending_at(path)
         else:
-            changes = await state.filesystem.cancel(path)
+            changes = await self.state.filesystem.cancel(path)
         return _told(changes)
 
-    async def retry(request: Mapping[str, Json]) -> Json:
+    async def retry(self, request: Mapping[str, Json]) -> Json:
         """The changes that are tried now."""
         path = _path(request)
-        return _told(await state.filesystem.retry(path))
+        return _told(await self.state.filesystem.retry(path))
 
+
+def commands(state: MountState) -> Mapping[str, Command]:
+    """By the name that a request carries."""
+    all_of_them = _Commands(state)
     return {
-        "status": status,
-        "flush": flush,
-        "drain": drain,
-        "hurry": hurry,
-        "pending": pending,
-        "watch": watch,
-        "cancel": cancel,
-        "retry": retry,
+        "status": all_of_them.status,
+        "flush": all_of_them.flush,
+        "drain": all_of_them.drain,
+        "hurry": all_of_them.hurry,
+        "pending": all_of_them.pending,
+        "watch": all_of_them.watch,
+        "cancel": all_of_them.cancel,
+        "retry": all_of_them.retry,
     }

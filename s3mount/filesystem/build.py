@@ -10,7 +10,7 @@ from s3mount.core.part_schedule import PartSchedule
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.state import State
-from s3mount.namespace import Namespace, StatCache
+from s3mount.namespace import Inode, Namespace, StatCache
 from s3mount.readpath import ReadPath
 from s3mount.store.base import (
     ObjectInfo,
@@ -43,26 +43,12 @@ async def open_filesystem(
         namespace=f"{config.store.endpoint_url}/{config.store.bucket}",
         clock=clock,
     )
-
-    async def fetch_info(key: str, size: int | None) -> ObjectInfo:
-        """A GET replaces the HEAD where the object is small: it is often read next."""
-        if size is None or 0 < size <= config.read.small_object:
-            limit = config.read.first_request if size is None else config.read.small_object
-            return (await readpath.fetch_small(key, limit))[0]
-        return await store.head(key)
-
-    stat_cache = None
-    if config.namespace.stat_cache_path is not None:
-        stat_cache = StatCache(config.namespace.stat_cache_path, config.namespace.stat_cache_rows)
-    namespace = Namespace(
+    namespace = _open_namespace(
+        config,
         store,
-        config.namespace,
-        config.defaults,
-        config.prefix,
-        stat_cache=stat_cache,
-        clock=clock,
-        fetch_info=fetch_info,
-        on_replaced=lambda inode: state.replaced(inode),  # noqa: PLW0108 (state is made below)
+        readpath,
+        clock,
+        lambda inode: state.replaced(inode),  # noqa: PLW0108 (state is made below)
     )
     schedule = PartSchedule(
         config.writeback.part_size,
@@ -77,14 +63,7 @@ async def open_filesystem(
     uploader = Uploader(store, spool, config.writeback, schedule, journal)
     state = State(config, store, namespace, readpath, spool, uploader, clock, journal)
     mutations = Mutations(state)
-
-    async def before_replacing(keys: Sequence[str]) -> None:
-        """Readers of objects that are about to vanish get the rest first (design.md 18)."""
-        for key in keys:
-            for file in list(state.orphans.get(key, ())):
-                await file.rescue()
-
-    executors = Executors(store, state.copier, before_replacing, state, uploader.doubts)
+    executors = Executors(store, state.copier, partial(_rescue, state), state, uploader.doubts)
     state.queue = IntentQueue(
         executors.execute,
         executors.delete_batch,
@@ -93,9 +72,52 @@ async def open_filesystem(
         shuffle=shuffle,
     )
     state.publish = mutations.commit
+    _relieve(state, mutations)
+    return FileSystem(state, mutations, contents)
+
+
+def _open_namespace(
+    config: MountConfig,
+    store: ObjectStore,
+    readpath: ReadPath,
+    clock: Callable[[], float],
+    on_replaced: Callable[[Inode], None],
+) -> Namespace:
+    async def fetch_info(key: str, size: int | None) -> ObjectInfo:
+        """A GET replaces the HEAD where the object is small: it is often read next."""
+        if size is None or 0 < size <= config.read.small_object:
+            limit = config.read.first_request if size is None else config.read.small_object
+            return (await readpath.fetch_small(key, limit))[0]
+        return await store.head(key)
+
+    stat_cache = None
+    if config.namespace.stat_cache_path is not None:
+        stat_cache = StatCache(config.namespace.stat_cache_path, config.namespace.stat_cache_rows)
+    return Namespace(
+        store,
+        config.namespace,
+        config.defaults,
+        config.prefix,
+        stat_cache=stat_cache,
+        clock=clock,
+        fetch_info=fetch_info,
+        on_replaced=on_replaced,
+    )
+
+
+async def _rescue(state: State, keys: Sequence[str]) -> None:
+    """Readers of objects that are about to vanish get the rest first (design.md 18)."""
+    for key in keys:
+        for file in list(state.orphans.get(key, ())):
+            await file.rescue()
+
+
+def _relieve(state: State, mutations: Mutations) -> None:
+    """What is done about a full spool, and when it is told that nothing can be."""
+    spool, uploader = state.spool, state.uploader
 
     def publish_early(upload: FileUpload) -> bool:
-        """The spool is full and nothing else helps: this file is committed as it is."""
+        """Nothing else helps: this file is committed as it is."""
         for file in state.open_files.values():
             if file.upload is upload and not file.inode.detached:
                 state.start_soon(partial(mutations.commit, file))
@@ -111,4 +133,3 @@ async def open_filesystem(
     state.books.on_synced = spool.wake
     uploader.on_early_publish = publish_early
     uploader.on_full = lambda: state.queue.hurry_new({Kind.PUT}) or state.books.hurry()
-    return FileSystem(state, mutations, contents)
