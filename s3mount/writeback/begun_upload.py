@@ -94,8 +94,8 @@ class BegunUpload:
                     self._journal.begin_upload(other)
                 self._journal.learn_upload(record.id, upload_id)
             await self._journal.sync()
-        except FilesystemError:
-            log.exception("upload %s of %r is not in the journal", upload_id, record.key)
+        except FilesystemError as error:
+            log.warning("upload %s of %r is not in the journal: %s", upload_id, record.key, error)
         if other is not None:
             self._left(other)
 
