@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from s3mount.control.client import ask
-from s3mount.fuse.mountpoint import resolve, unmount
+from s3mount.fuse.mountpoint import resolve
 from tests.servers import Bucket
 
 # Generous: how busy the machine is decides no test.
@@ -132,11 +132,11 @@ class Mount:
         assert self.wait() == 0, self.text()[-3000:]
 
     def unmount_from_outside(self) -> None:
-        """By umount(8): the process then sends what is pending and ends by itself."""
-        unmount(self.path)
+        """By fusermount3: the process then sends what is pending and ends by itself."""
+        unmount_by("fusermount3", "-u", self.path)
 
     def stop(self, status: int = 0) -> None:
-        """umount(8), then waits for the end, which must come with `status`."""
+        """fusermount3, then waits for the end, which must come with `status`."""
         self.unmount_from_outside()
         assert self.wait() == status, self.text()[-3000:]
         self._process = None
@@ -245,6 +245,19 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120.0, message: st
     while not condition():
         assert time.monotonic() < deadline, message or "it did not happen in time"
         time.sleep(0.01)
+
+
+def unmount_by(*command: str | Path) -> None:
+    """Until it succeeds: a mount is busy while its watchdog asks it something."""
+    said: list[str] = []
+
+    def done() -> bool:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        said.append(result.stderr)
+        assert result.returncode == 0 or "busy" in result.stderr, said
+        return result.returncode == 0
+
+    wait_until(done, message="the mount stays busy")
 
 
 def names(path: Path) -> Sequence[str]:

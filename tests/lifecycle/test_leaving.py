@@ -1,17 +1,18 @@
 """Leaving a mount, in every way: nothing is lost that was acknowledged."""
 
+import contextlib
 import errno
 import os
 import signal
-import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from s3mount.fuse.mountpoint import find_mount, is_dead
 from s3mount.fuse.watchdog import start_watchdog
-from tests.counting_proxy import CountingProxy, Fault, Seen, hang
-from tests.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.counting_proxy import CountingProxy, Fault, Seen
+from tests.mounting import END_SECONDS, Mounts, environment, names, s3mount, wait_until
 from tests.servers import Bucket
 
 
@@ -23,8 +24,8 @@ def change(path: Path) -> None:
     (path / "file").rename(path / "directory" / "renamed")
 
 
-def assert_changed(bucket: Bucket) -> None:
-    assert sorted(bucket.keys()) == ["directory/", "directory/renamed"]
+def assert_changed(bucket: Bucket, *others: str) -> None:
+    assert bucket.keys() == [*others, "directory/", "directory/renamed"]
     head = bucket.client.head_object(Bucket=bucket.name, Key="directory/renamed")
     assert head["Metadata"]["mode"] == str(0o100604)
     assert bucket.get("directory/renamed") == b"content"
@@ -55,21 +56,28 @@ def test_a_signal_sends_what_is_pending_then_unmounts(
 
 
 def test_the_mount_serves_on_while_it_drains(moto_bucket: Bucket, mounts: Mounts) -> None:
+    listed = threading.Event()
+
+    def until_listed(seen: Seen) -> None:
+        listed.wait(END_SECONDS)
+
     with CountingProxy(moto_bucket.server.url) as proxy:
         mounted = mounts.start(moto_bucket, url=proxy.url)
         change(mounted.path)
-        proxy.inject("PutObject", hang(1.0), times=3)
-        proxy.inject("CopyObject", hang(1.0), times=3)
+        proxy.inject("PutObject", Fault(before=until_listed), times=100)
         (mounted.path / "another").mkdir()
         mounted.signal(signal.SIGTERM)
+        wait_until(lambda: "leaving: " in mounted.text())
         assert names(mounted.path) == ["another", "directory"]
+        listed.set()
         assert mounted.wait() == 0, mounted.text()
+    assert_changed(moto_bucket, "another/")
 
 
 def test_umount_8_from_outside_loses_nothing(moto_bucket: Bucket, mounts: Mounts) -> None:
     mounted = mounts.start(moto_bucket)
     change(mounted.path)
-    subprocess.run(["fusermount3", "-u", str(mounted.path)], check=True)
+    mounted.unmount_from_outside()
     assert names(mounted.path) == []
     assert mounted.wait() == 0, mounted.text()
     assert_changed(moto_bucket)
@@ -90,7 +98,7 @@ def test_a_new_mount_waits_for_the_old_ones_last_changes_and_says_so(
 
         proxy.inject("PutObject", Fault(before=until_told), times=2)
         (first.path / "directory").mkdir()
-        subprocess.run(["fusermount3", "-u", str(first.path)], check=True)
+        first.unmount_from_outside()
         second = mounts.start(moto_bucket, url=proxy.url, path=first.path)
         assert first.wait() == 0, first.text()
         assert f"{told}: 1 changes, 0 bytes still to be sent" in second.text()
@@ -151,8 +159,11 @@ def test_the_watchdog_ends_with_a_killed_mount(moto_bucket: Bucket, mounts: Moun
     (watchdog,) = children.read_text().split()
     command = Path(f"/proc/{watchdog}/cmdline")
     wait_until(lambda: "watchdog_child" in command.read_text())  # it was forked a moment ago
-    descriptors = Path(f"/proc/{watchdog}/fd")
-    assert "/dev/fuse" not in [os.readlink(each) for each in descriptors.iterdir()]
+    opened = set()
+    for each in Path(f"/proc/{watchdog}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile: it is still starting
+            opened.add(os.readlink(each))
+    assert "/dev/fuse" not in opened
     mounted.signal(signal.SIGKILL)
     mounted.wait()
     wait_until(lambda: not Path(f"/proc/{watchdog}/cmdline").exists())

@@ -18,7 +18,7 @@ from s3mount.core.errors import ConfigurationError
 from s3mount.filesystem.directories import check_directories
 from s3mount.fuse.mountpoint import find_mount
 from tests.io_order import recorded
-from tests.mounting import Mounts, environment, names, s3mount, wait_until
+from tests.mounting import Mounts, environment, names, s3mount, unmount_by, wait_until
 from tests.servers import Bucket
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
@@ -68,9 +68,9 @@ def test_a_prefix_is_mounted_as_the_root(moto_bucket: Bucket, target: Path, tmp_
     ended(target, env)
 
 
-def refused(env: dict[str, str], *arguments: str | Path, seconds: float = 60) -> str:
+def refused(env: dict[str, str], *arguments: str | Path) -> str:
     """The reason; there must be one line of it, status 2, and no mount."""
-    done = s3mount(*arguments, env=env, seconds=seconds)
+    done = s3mount(*arguments, env=env)
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
@@ -90,10 +90,11 @@ def test_a_bucket_that_is_not_there_is_told_with_the_command_that_makes_it(
 def test_an_endpoint_that_nobody_listens_on_is_told(
     moto_bucket: Bucket, target: Path, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     env = environment(moto_bucket, tmp_path)
-    reason = refused(env, moto_bucket.name, target, "--endpoint-url", url)
+    with socket.socket() as silent:  # it has the port, so that nobody else gets it
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        reason = refused(env, moto_bucket.name, target, "--endpoint-url", url)
     assert f"{url} is not reachable" in reason
     assert "refused" in reason
     assert "--endpoint-url" in reason
@@ -278,13 +279,15 @@ def test_mount_8_and_fstab_lines_work(
         # mount(8) looks for programs in the system's directories alone: the path is the type.
         program = Path(sys.executable).with_name("s3mount")
         command = ["mount", "-t", "fuse", f"{program}#{moto_bucket.name}", str(target), "-o", words]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     entry = find_mount(target)
     assert entry is not None
     assert entry.kind == "fuse.s3mount"
     (target / "file").write_bytes(b"x")
-    subprocess.run(["umount", str(target)], check=True)
+    unmount_by("umount", target)
     wait_until(lambda: moto_bucket.keys() == ["file"])
 
 
