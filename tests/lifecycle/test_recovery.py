@@ -3,12 +3,12 @@
 import contextlib
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.mounting import Mount, Mounts, names
+from tests.lifecycle.test_journals import cache_of
+from tests.mounting import Mount, Mounts, names, wait_until
 from tests.servers import Bucket
 
 # From its start on nothing that this mount would change reaches the bucket.
@@ -49,7 +49,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(
             file.write(b"BYTES")
     unclosed = os.open(path / "unclosed", os.O_CREAT | os.O_WRONLY)
     os.write(unclosed, b"not finished")
-    time.sleep(1.0)  # unfinished writes are recorded every 250 ms
+    wait_until(lambda: _is_recorded(mount, b"not finished"))
     mount.kill()
     with contextlib.suppress(OSError):
         os.close(unclosed)
@@ -69,6 +69,11 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(
     _check(path, written)
     last.unmount()
     _check_unclosed(again.run("recover", "list").stdout, mounts.directory, again)
+
+
+def _is_recorded(mount: Mount, data: bytes) -> bool:
+    """So few bytes are in the journal itself."""
+    return any(data in log.read_bytes() for log in cache_of(mount).glob("journal.log-*"))
 
 
 def _check(path: Path, written: dict[str, bytes]) -> None:
