@@ -11,9 +11,11 @@ network by the wire in memory (tests/memory_wire.py). `Weather` chooses faults b
 """
 
 import contextlib
+import math
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -153,13 +155,25 @@ PASSING: Sequence[Kind] = (
 
 
 class Weather:
-    """Which requests fail, and how, by chance; `suffered` counts the faults by their kinds."""
+    """Which requests fail, and how, by chance; `suffered` counts the faults by their kinds.
 
-    def __init__(self, rate: float, seed: int, kinds: Sequence[Kind] = PASSING) -> None:
+    `patience`: seconds after which a client hears no answer any more, as may happen on a busy
+    machine without a fault.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        seed: int,
+        kinds: Sequence[Kind] = PASSING,
+        *,
+        patience: float = math.inf,
+    ) -> None:
         self.rate = rate
         self.kinds = kinds
+        self.patience = patience
         self.requests = 0
-        self.lost_uploads = 0  # whose id nobody learnt
+        self.lost_uploads = 0  # whose id nobody learnt, or maybe nobody
         self.suffered: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._lock = threading.Lock()  # guards all of it: the proxy asks from many threads
@@ -168,7 +182,7 @@ class Weather:
         with self._lock:
             self.requests += 1
             if self._random.random() >= self.rate:
-                return None
+                return self._timed() if seen.operation == "CreateMultipartUpload" else None
             # A HEAD has no body, so an error without a reason would be all that it tells.
             suiting = [kind for kind in self.kinds if kind.suits(seen)]
             [kind] = self._random.choices(suiting, [kind.weight for kind in suiting])
@@ -176,6 +190,16 @@ class Weather:
             if seen.operation == "CreateMultipartUpload" and kind.done:
                 self.lost_uploads += 1
             return kind.fault
+
+    def _timed(self) -> Fault:
+        came = time.monotonic()
+
+        def after(seen: Seen, reply: Reply) -> Reply:
+            with self._lock:
+                self.lost_uploads += time.monotonic() - came > self.patience / 2
+            return reply
+
+        return Fault(after=after)
 
 
 def without(*names: str) -> list[Kind]:

@@ -110,7 +110,7 @@ def run_weather(bucket: Bucket, directory: Path, *, rate: float, seed: int, file
             url=proxy.url,
             cache=directory / "cache",
         )
-        weather = Weather(rate, seed, without("403 ExpiredToken"))
+        weather = Weather(rate, seed, without("403 ExpiredToken"), patience=PATIENCE)
         if bucket.server.name == "moto":  # which checks no signatures
             credentials = directory / "credentials"
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -192,12 +192,13 @@ def run_outage(bucket: Bucket, directory: Path, *, size: int, seconds: float, se
         mount = Mount(bucket, directory, url=proxy.url, cache=directory / "cache")
         try:
             mount.start()
-            back = threading.Event()
+            gone, back = threading.Event(), threading.Event()
 
             def outage() -> None:
                 with proxy.outage():
+                    gone.set()
                     time.sleep(seconds)
-                back.set()
+                    back.set()
 
             begin = time.monotonic()
             with (mount.path / "large").open("wb", buffering=0) as out:
@@ -205,6 +206,7 @@ def run_outage(bucket: Bucket, directory: Path, *, size: int, seconds: float, se
                     out.write(pieces[index % 16])
                     if index == size // step // 2:
                         threading.Thread(target=outage, daemon=True).start()
+                        gone.wait()
             took = time.monotonic() - begin
             if not back.is_set():
                 report.losses.append("close returned while the network was gone")
