@@ -5,21 +5,10 @@ import stat
 import threading
 
 from tests.counting_proxy import CountingProxy, Fault, Reply, Seen, error_reply
-from tests.mounting import Mount, Mounts, names, wait_until
+from tests.mounting import PATIENT, Mount, Mounts, names, wait_until
 from tests.servers import Bucket
 
 ONE, TWO = b"one " * 1000, b"two " * 2000
-
-# On a loaded machine half a second may pass between two changes that belong together.
-PATIENT = """
-from dataclasses import replace
-import s3mount.mount
-run_mount = s3mount.mount.run_mount
-def patient(config, hooks):
-    writeback = replace(config.writeback, namespace_delay=60.0)
-    return run_mount(replace(config, writeback=writeback), hooks)
-s3mount.mount.run_mount = patient
-"""
 
 
 def settled(mounted: Mount) -> None:

@@ -7,26 +7,19 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.counting_proxy import CountingProxy, short_body
-from tests.mounting import Mount, Mounted
+from tests.mounting import Mount, Mounted, wait_until
 from tests.mounts.trees import MIB, data
 from tests.servers import Bucket
 
 TTL = 1.0
 FAST = (f"--metadata-ttl={TTL}",)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def keys(bucket: Bucket) -> set[str]:
@@ -213,10 +206,10 @@ def test_names_of_another_host_appear_and_vanish_after_the_ttl(
     assert os.listdir(mount.path / "made-here") == []
     mount.flush()
     bucket.put("made-here/file", b"theirs")
-    eventually(lambda: os.listdir(mount.path / "made-here") == ["file"], 60)
+    wait_until(lambda: os.listdir(mount.path / "made-here") == ["file"])
     assert (mount.path / "made-here" / "file").read_bytes() == b"theirs"
     bucket.client.delete_object(Bucket=bucket.name, Key="made-here/file")
-    eventually(lambda: not (mount.path / "made-here" / "file").exists(), 60)
+    wait_until(lambda: not (mount.path / "made-here" / "file").exists())
 
 
 def test_an_open_reader_never_sees_a_mixture_of_two_versions(mount: Mount, bucket: Bucket) -> None:
@@ -251,7 +244,7 @@ def test_an_edit_of_what_another_host_changed_is_a_conflict_and_keeps_the_bytes(
     kept = [key for key in keys(bucket) if key.startswith("file.conflict-")]
     assert len(kept) == 1
     assert bucket.get(kept[0]) == b"first line\nours\n"
-    eventually(lambda: path.read_bytes() == b"theirs\n", 60)
+    wait_until(lambda: path.read_bytes() == b"theirs\n")
     path.write_bytes(b"and on it goes")
     assert bucket.get("file") == b"and on it goes"
 
@@ -336,6 +329,6 @@ def test_without_a_network_calls_end_in_time_and_all_goes_on_when_it_is_back(
     assert (mount.path / "new").read_bytes() == b"written in the dark"
     assert mount.status()["pending"]["files"] == 1
     proxy.down = False
-    eventually(lambda: "new" in keys(moto_bucket), 60)
+    wait_until(lambda: "new" in keys(moto_bucket))
     assert moto_bucket.get("new") == b"written in the dark"
     assert Path(mount.path / "known" / "file").read_bytes() == b"known"

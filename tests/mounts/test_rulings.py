@@ -7,9 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,13 +30,6 @@ filesystem.FileSystem.readlink = broken
 def proxy(moto_bucket: Bucket) -> Iterator[CountingProxy]:
     with CountingProxy(moto_bucket.server.url) as proxy:
         yield proxy
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 def sent(proxy: CountingProxy, name: str) -> list[int]:
@@ -86,7 +78,7 @@ def test_output_of_several_programs_is_right_and_few_puts(
     run_in(mount.path, "(for i in $(seq 100); do /bin/echo line $i; done) > file")
     expected = "".join(f"line {number}\n" for number in range(1, 101)).encode()
     assert (mount.path / "file").read_bytes() == expected
-    eventually(lambda: moto_bucket.get("file") == expected)
+    wait_until(lambda: moto_bucket.get("file") == expected)
     assert len(sent(proxy, "file")) <= 5
     assert min(sent(proxy, "file")) > 0, "a stub was visible"
 
@@ -100,7 +92,7 @@ def test_a_file_that_was_never_written_is_an_object_after_its_close(
     assert os.listdir(mount.path) == ["empty"]
     assert moto_bucket.keys() == []
     os.close(out)
-    eventually(lambda: moto_bucket.keys() == ["empty"])
+    wait_until(lambda: moto_bucket.keys() == ["empty"])
     head = moto_bucket.client.head_object(Bucket=moto_bucket.name, Key="empty")
     assert (head["ContentLength"], head["Metadata"]["mode"]) == (0, str(0o100640))
 
@@ -113,7 +105,7 @@ def test_a_killed_writer_publishes_what_it_wrote(moto_bucket: Bucket, mounted: M
     )
     done = subprocess.run([sys.executable, "-c", script, mount.path / "file"], check=False)
     assert done.returncode == -signal.SIGKILL
-    eventually(lambda: moto_bucket.keys() == ["file"])
+    wait_until(lambda: moto_bucket.keys() == ["file"])
     assert moto_bucket.get("file") == b"x" * 10000
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tests.mounting import END_SECONDS
 from tests.mounts.programs.job import Job, program, run, shell, wait_until
 from tests.mounts.trees import MIB, data, digest
 
@@ -82,7 +83,7 @@ def two_appenders(job: Job) -> None:
     both = [
         subprocess.Popen([sys.executable, "-c", APPENDER, path, name]) for name in ("one", "two")
     ]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait(timeout=END_SECONDS) for process in both] == [0, 0]
     lines = path.read_text().splitlines()
     assert len(lines) == 1000
     for name in ("one", "two"):
