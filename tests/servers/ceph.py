@@ -1,5 +1,6 @@
 """Ceph's RADOS Gateway with a one-node cluster behind it, by the script beside this file."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,27 +16,28 @@ from tests.servers.endpoint import Server
 
 SCRIPT = Path(__file__).with_name("ceph-rgw")
 _PORTS = 10  # the script's: gateway, mon, OSD
+# Below the range that the kernel gives to connections.
+_FIRST_PORT, _LAST_PORT = 15_000, 32_000
 # Purges the cluster when its standard input ends: also after the tests were killed.
 _GUARD = 'cat >/dev/null; exec "$0" down --dir "$1" --purge'
 
 
-def _free_ports() -> int:
-    """The first of ten free ports below the range the kernel gives to connections."""
+def _claimed_ports() -> tuple[int, socket.socket]:
+    """The first of ten free ports, and a socket on the one after them: who else looks for ports
+    in this way finds it taken, also while none of the ten is in use yet."""
     while True:
-        first = random.randrange(15_000, 32_000)
-        sockets = []
-        try:
-            for port in range(first, first + _PORTS):
-                probe = socket.socket()
-                sockets.append(probe)
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        else:
-            return first
-        finally:
-            for probe in sockets:
-                probe.close()
+        first = random.randrange(_FIRST_PORT, _LAST_PORT, _PORTS + 1)
+        with contextlib.ExitStack() as probes:
+            claim = socket.socket()
+            try:
+                claim.bind(("127.0.0.1", first + _PORTS))
+                for port in range(first, first + _PORTS):
+                    probe = probes.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except OSError:
+                claim.close()
+            else:
+                return first, claim
 
 
 class CephServer:
@@ -50,6 +52,7 @@ class CephServer:
         self._state_dir = state_dir
         self._conf = conf
         self._size = size_gib
+        self._claim = socket.socket()
 
     def __enter__(self) -> "CephServer":
         missing = [
@@ -76,11 +79,12 @@ class CephServer:
         return self
 
     def _start(self) -> None:
-        for attempt in range(4):  # another run may have taken the ports meanwhile
-            self.port = _free_ports()
+        for attempt in range(4):  # other programs may have taken the ports meanwhile
+            self.port, self._claim = _claimed_ports()
             try:
                 self.up()
             except subprocess.CalledProcessError:
+                self._claim.close()
                 if attempt == 3:
                     raise
             else:
@@ -122,6 +126,7 @@ class CephServer:
         ).stdout
 
     def _purge(self) -> None:
+        self._claim.close()
         self._guard.communicate(timeout=60)
         shutil.rmtree(self.directory, ignore_errors=True)
 
