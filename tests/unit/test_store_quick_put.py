@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trio
 
-from s3mount.store import errors
+from s3mount.store import errors, loop_client
 from s3mount.store.base import ObjectStore, WriteHeaders
 from s3mount.store.open import open_store
 from s3mount.store.quick_put import QUICK_BODY
@@ -14,6 +14,12 @@ from tests.unit.tiny_server import TinyServer, config_for, hung_up
 
 STORED = b'HTTP/1.1 200 OK\r\nETag: "abc"\r\nContent-Length: 0\r\n\r\n'
 HEADERS = WriteHeaders(metadata={"mode": "33188"})
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Being slow to connect is a reason for the slow way, and a busy machine is slow."""
+    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 30.0)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,11 +83,16 @@ class TinyServer:
         self._listener.close()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For what a server's thread brings about."""
+    with trio.fail_after(100):
+        while not condition():  # noqa: ASYNC110 - the thread sets no event
+            await trio.sleep(0.01)
+
+
 async def hung_up(server: TinyServer, times: int) -> None:
     """Waits until it has closed so many connections: a client can know it then."""
-    with trio.fail_after(100):
-        while server.hung_up < times:  # noqa: ASYNC110 - a thread counts
-            await trio.sleep(0.01)
+    await until(lambda: server.hung_up == times)
 
 
 def config_for(server: TinyServer, scheme: str = "http", **fields: object) -> StoreConfig:
