@@ -24,6 +24,7 @@ def run_power(
     seed: int,
     durability: str,
     kinds: Sequence[type[Workload]] = ALL,
+    window: float = WINDOW,
 ) -> Report:
     chance = random.Random(seed)
     options = ("--part-size", "5M", f"--durability={durability}")
@@ -36,7 +37,7 @@ def run_power(
             options,
             cache=disk.path / "cache",
             power_cut=lambda: disk.cut(chance if chance.random() < 0.6 else None),
-            window=WINDOW,
+            window=window,
             all_kept=durability == "journal",
         )
         try:

@@ -26,7 +26,7 @@ import trio
 
 from tests.campaign.volatile import Image, Node, VolatileDisk, load, save
 
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 CACHED = 300.0  # nobody else changes anything
 FREE = 64 << 30
 FAILING = "chunk-"  # writeback/chunk_files.py

@@ -3,6 +3,9 @@
 `python -m tests.campaign.mount_and_die ARGUMENTS` does all that takes long and needs no orders,
 waits for a line on standard input, and goes on as `s3mount ARGUMENTS`.
 
+The file beside S3MOUNT_HITS with the suffix .beats gets the time.monotonic() of each BEAT in which
+the process ran.
+
 S3MOUNT_ARM names a file. While it holds 'POINT N' the process dies by SIGKILL when it comes to
 POINT for the N-th time since the file said so; 'POINT 0' or no file: never. S3MOUNT_HITS names a
 file to which each point reached is appended, a line each, and 'died at POINT'. With the line
@@ -14,11 +17,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from tests.campaign.points import wrap_all
 
 GO, AN_HOUR_LATER = "go", "an hour later"
+BEAT = 0.05  # seconds
 
 
 class Executioner:
@@ -33,6 +38,14 @@ class Executioner:
     def open(self) -> None:
         """Now, for the campaign takes the file of an earlier life away."""
         self._hits = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        """How much of the time was this process's: a busy machine may leave it none."""
+        with self._path.with_suffix(".beats").open("a", buffering=1) as out:
+            while True:
+                print(time.monotonic(), file=out)
+                time.sleep(BEAT)
 
     def reached(self, point: str) -> None:
         with self._lock:
