@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from s3mount.fuse.mountpoint import find_mount
+from tests.mounting import unmount_by
 from tests.servers import Bucket
 
-SECONDS = 30
+SECONDS = 120
 
 
 @contextmanager
@@ -41,12 +42,13 @@ def s3fs_mount(bucket: Bucket, directory: Path) -> Iterator[Path]:
             time.sleep(0.05)
         yield path
     finally:
-        subprocess.run(["fusermount3", "-u", path], check=False, capture_output=True)
         try:
+            if process.poll() is None:
+                unmount_by("fusermount3", "-u", path)
             process.wait(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
+        finally:
             process.kill()
             process.wait()
-        if find_mount(path) is not None:
-            subprocess.run(["fusermount3", "-uz", path], check=True)
-        log.close()
+            if find_mount(path) is not None:
+                subprocess.run(["fusermount3", "-uz", path], check=True)
+            log.close()
