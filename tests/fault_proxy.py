@@ -147,7 +147,8 @@ PASSING: Sequence[Kind] = (
     Kind("bit flipped up", corrupt_upload, _of("PutObject", "UploadPart")),
     Kind("bit flipped down", Fault(after=_flipped_if_checked), _of("GetObject")),
     Kind("ETag wrong", wrong_etag, _etag_is_checked),
-    Kind("ETag of Complete wrong", wrong_etag_inside, _of("CompleteMultipartUpload"), weight=3),
+    # For Completes alone, of which a run has few.
+    Kind("ETag of Complete wrong", wrong_etag_inside, _of("CompleteMultipartUpload"), weight=12),
     Kind("200 with an error", error_inside_200, _INSIDE, weight=3),
     Kind("done, 200 with an error", done_but_error_inside, _INSIDE, weight=3),
     Kind("403 ExpiredToken", answer(403, "ExpiredToken"), _unless_head),
