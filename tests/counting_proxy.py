@@ -152,7 +152,7 @@ class CountingProxy:
         self._faults: dict[str, list[Fault]] = {}
         self._sockets: set[socket.socket] = set()
         self.latency = 0.0
-        self.down = False
+        self._down = False
         self.weather: Callable[[Seen], Fault | None] | None = None
         self.reset()
 
@@ -176,6 +176,21 @@ class CountingProxy:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def down(self) -> bool:
+        return self._down
+
+    @down.setter
+    def down(self, value: bool) -> None:
+        """Up again: whoever has called before is refused, though nobody has looked by now. A mount
+        that is dead cannot change the bucket then."""
+        if self._down and not value:
+            # Calls are taken in their order.
+            here = self._listener.getsockname()
+            with contextlib.suppress(OSError), socket.create_connection(here) as last:
+                last.recv(1)
+        self._down = value
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
