@@ -80,11 +80,11 @@ class CephServer:
 
     def _start(self) -> None:
         for attempt in range(4):  # other programs may have taken the ports meanwhile
+            self._claim.close()
             self.port, self._claim = _claimed_ports()
             try:
                 self.up()
             except subprocess.CalledProcessError:
-                self._claim.close()
                 if attempt == 3:
                     raise
             else:
