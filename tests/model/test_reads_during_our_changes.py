@@ -25,7 +25,9 @@ def slow_store(*, answer: str) -> tuple[MemoryStore, trio.Event]:
     return memory_store(after=pause), carried_out
 
 
-async def test_a_read_overtaken_by_our_own_commit(config: MountConfig) -> None:
+async def test_a_read_overtaken_by_our_own_commit(
+    config: MountConfig, autojump_clock: object
+) -> None:
     slow = trio.Event()
 
     async def first_get_is_late(operation: str, _: str) -> None:
@@ -52,7 +54,9 @@ async def test_a_read_overtaken_by_our_own_commit(config: MountConfig) -> None:
         assert got == OLD[16 * KIB : 18 * KIB]
 
 
-async def test_a_read_while_our_own_commits_answer_is_on_its_way(config: MountConfig) -> None:
+async def test_a_read_while_our_own_commits_answer_is_on_its_way(
+    config: MountConfig, autojump_clock: object
+) -> None:
     store, replaced = slow_store(answer="CompleteMultipartUpload")
     store.put_foreign("a", OLD)
     async with mounted(store, config) as client, trio.open_nursery() as nursery:
@@ -65,7 +69,9 @@ async def test_a_read_while_our_own_commits_answer_is_on_its_way(config: MountCo
         assert got == OLD[16 * KIB : 18 * KIB]
 
 
-async def test_a_read_overtaken_by_our_own_chmod(config: MountConfig) -> None:
+async def test_a_read_overtaken_by_our_own_chmod(
+    config: MountConfig, autojump_clock: object
+) -> None:
     store, replaced = slow_store(answer="CopyObject")
     async with mounted(store, config) as client:
         await client.write("a", OLD)
