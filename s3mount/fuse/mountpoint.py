@@ -19,8 +19,9 @@ FUSE_TYPE = "fuse.s3mount"
 FUSE_DEVICE = Path("/dev/fuse")
 MOUNT_TABLE = Path("/proc/self/mountinfo")
 LINKS = 40  # symbolic links on one way; the kernel follows as many
-# A mount is busy for a moment while its watchdog, or somebody's df, asks it something.
-BUSY_ATTEMPTS = 5
+# A mount is busy while its watchdog, or somebody's df, asks it something: for a moment, on a loaded
+# machine for one or two seconds.
+BUSY_ATTEMPTS = 20
 BUSY_INTERVAL = 0.1
 
 

@@ -112,6 +112,38 @@ def test_unmounting_what_is_not_mounted_does_nothing(tmp_path: Path) -> None:
     assert tmp_path.is_dir()
 
 
+BUSY = """#!/bin/sh
+echo asked >> {calls}
+[ $(wc -l < {calls}) -gt {times} ] && exit 0
+echo "fusermount3: failed to unmount $3: Device or resource busy" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("times", [15, 1000])
+def test_a_mount_whose_watchdog_waits_for_it_is_unmounted_when_that_has_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """1000: somebody does use it, which is told after two seconds."""
+    calls, program = tmp_path / "calls", tmp_path / "fusermount3"
+    program.write_text(BUSY.format(calls=calls, times=times))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    entry = mountpoint.MountEntry(tmp_path, mountpoint.FUSE_TYPE, "bucket", "0:2")
+    monkeypatch.setattr(mountpoint, "find_mount", lambda path: entry)
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    if times == 15:
+        unmount(tmp_path)
+        assert len(calls.read_text().splitlines()) == times + 1
+    else:
+        with pytest.raises(
+            ConfigurationError, match=f"busy; see who uses it: fuser -vm {tmp_path}"
+        ):
+            unmount(tmp_path)
+        assert sum(slept) == pytest.approx(2, abs=0.2)
+
+
 def test_the_mount_that_a_path_is_in_is_found_without_asking_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
