@@ -9,6 +9,8 @@ from tests.campaign.campaign_power import run_power
 from tests.campaign.campaign_resume import run_resume
 from tests.servers import Bucket
 
+pytestmark = pytest.mark.bounded(600)
+
 MIB = 1 << 20
 # How soon an fsync of the journal begins is asserted by a clock of its own in
 # tests/unit/test_journal_troubles.py; this machine may stand still for longer than the campaign

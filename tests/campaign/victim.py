@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from tests.mounting import MOUNTED, Mount
 
-START_SECONDS = 90.0  # a start waits up to 30 s for what the last one left
+START_SECONDS = 180.0  # a start waits up to 30 s for what the last one left
 
 
 class Dead(Exception):

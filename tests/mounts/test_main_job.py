@@ -132,6 +132,7 @@ def listings() -> Iterator[Bucket]:
 
 
 @pytest.mark.long
+@pytest.mark.bounded(600)
 def test_a_hundred_thousand_entries_are_listed_with_bounded_memory(
     listings: Bucket, mounted: Mounted
 ) -> None:

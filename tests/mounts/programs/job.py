@@ -51,7 +51,7 @@ def run(
         env={**os.environ, "LC_ALL": "C.UTF-8", **env},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,  # less than the test has
         check=False,
     )
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
