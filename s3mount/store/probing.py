@@ -1,25 +1,22 @@
 """The questions that capabilities.py asks a service: wrong values, to see whether it notices.
 
-All on one key of our own, deleted at the end, and on uploads that are aborted. A question that is
+All on keys of our own, deleted at the end, and on uploads that are aborted. A question that is
 answered neither by a success nor by a clear refusal (403, no connection) ends the probing with
 that StoreError, so that nothing wrong is remembered.
 """
 
 import contextlib
-import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Sequence
 
 import trio
 
+from s3mount.store import questions
 from s3mount.store.base import Capabilities
 from s3mount.store.capabilities import Known
-from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
-from s3mount.store.questions import Questions
+from s3mount.store.probe_object import ProbeObject, side_by_side
 from s3mount.store.sender import Sender
-
-log = logging.getLogger(__name__)
 
 KEY_PREFIX = ".s3mount-probe-"
 _CLEANUP_SECONDS = 10.0
@@ -34,81 +31,72 @@ class Prober:
         self._headers = headers
 
     async def probe(self, prefix: str) -> Known:
-        """About thirty requests, in groups side by side: a mount waits for them once.
+        """About thirty requests, as many as can be side by side: a mount or a tool waits for them
+        once, for some eight round trips.
 
         Raises StoreError where an answer tells nothing.
         """
-        async with contextlib.AsyncExitStack() as stack:
-            questions = [
-                await stack.enter_async_context(self._on_a_key_of_its_own(prefix)) for _ in range(4)
-            ]
-            first, second, third, fourth = questions
+        async with self._on_keys_of_its_own(prefix) as objects:
+            first, second, third, fourth = objects
             found: dict[str, bool] = {}
-
-            async def conditions_of_put() -> None:
-                found["put_if_absent"] = await first.put_if_absent()
-                found["put_if_match"], found["quoted"] = await first.put_if_match()
+            checksums_known = trio.Event()
 
             async def checksums() -> None:
-                found["checks_crc32c"], found["checks_md5"] = await second.checksums()
+                try:
+                    answer = await questions.checksums(second)
+                    found["checks_crc32c"], found["checks_md5"], found["large_md5_etags"] = answer
+                finally:
+                    checksums_known.set()
+
+            async def crc32c() -> bool:
+                await checksums_known.wait()
+                return found.get("checks_crc32c", False)
+
+            async def if_match() -> None:
+                found["put_if_absent"] = await questions.put_if_absent(first)
+                found["put_if_match"], found["quoted"] = await questions.put_if_match(first)
+                found["complete_if_match"] = await questions.complete_if_match(
+                    first, found["quoted"], await crc32c()
+                )
 
             async def copies() -> None:
-                await third.write()
-                found["copy_source_if_match"], found["part_copy"] = await third.copies()
+                answer = await questions.copies(third)
+                found["copy_source_if_match"], found["part_copy"] = answer
 
-            await _side_by_side(conditions_of_put, checksums, copies)
-            crc32c = found["checks_crc32c"]
+            async def subset() -> None:
+                found["complete_subset"] = await questions.complete_subset(second, await crc32c())
 
-            async def complete_if_match() -> None:
-                found["complete_if_match"] = await first.complete_if_match(found["quoted"], crc32c)
-
-            async def complete_subset() -> None:
-                found["complete_subset"] = await second.complete_subset(crc32c)
-
-            async def complete_if_absent() -> None:
+            async def if_absent() -> None:
                 await fourth.write()
-                found["complete_if_absent"] = await fourth.complete_if_absent(crc32c)
+                found["complete_if_absent"] = await questions.complete_if_absent(
+                    fourth, await crc32c()
+                )
 
-            await _side_by_side(complete_if_match, complete_subset, complete_if_absent)
+            await side_by_side(checksums, if_match, copies, subset, if_absent)
             quoted = found.pop("quoted")
-            versioned = any(question.versioned for question in questions)
-            found["md5_etags"] = _all_seen([question.md5_etags for question in questions])
-            found["large_md5_etags"] = second.large_md5_etags
-            found["multipart_etags"] = _all_seen([each.multipart_etags for each in questions])
+            versioned = any(one.versioned for one in objects)
+            found["md5_etags"] = _all_seen([one.md5_etags for one in objects])
+            found["multipart_etags"] = _all_seen([one.multipart_etags for one in objects])
             return Known(Capabilities(**found, versioned=versioned), quoted_if_match=quoted)
 
     @contextlib.asynccontextmanager
-    async def _on_a_key_of_its_own(self, prefix: str) -> AsyncIterator["Questions"]:
-        probing = Questions(
-            self._bucket,
-            f"{prefix}{KEY_PREFIX}{secrets.token_hex(8)}",
-            self._sender,
-            self._headers,
-        )
+    async def _on_keys_of_its_own(self, prefix: str) -> AsyncIterator[Sequence[ProbeObject]]:
+        objects = [
+            ProbeObject(
+                self._bucket,
+                f"{prefix}{KEY_PREFIX}{secrets.token_hex(8)}",
+                self._sender,
+                self._headers,
+            )
+            for _ in range(4)
+        ]
         try:
-            yield probing
+            yield objects
         finally:
             with trio.move_on_after(_CLEANUP_SECONDS, shield=True):
-                await probing.clean_up()
+                await side_by_side(*(one.clean_up for one in objects))
 
 
-def _all_seen(found: list[bool | None]) -> bool:
+def _all_seen(found: Sequence[bool | None]) -> bool:
     """Whether it was seen, and never otherwise; None: not seen at all."""
     return True in found and False not in found
-
-
-async def _side_by_side(*questions: Callable[[], Awaitable[None]]) -> None:
-    """Raises the first StoreError as it is."""
-    failed: list[StoreError] = []
-
-    async def guarded(question: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await question()
-        except StoreError as error:
-            failed.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for question in questions:
-            nursery.start_soon(guarded, question)
-    if failed:
-        raise failed[0]
