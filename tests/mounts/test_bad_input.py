@@ -133,6 +133,7 @@ def test_a_file_larger_than_s3_holds_is_refused_before_anything_is_sent(
     moto_bucket: Bucket, mounted: Mounted, proxy: CountingProxy
 ) -> None:
     mount = mounted(moto_bucket, url=proxy.url)
+    proxy.reset()  # the probing before has bodies, too
     path = mount.path / "file"
     path.write_bytes(b"content")
     with pytest.raises(OSError) as raised:
