@@ -1,6 +1,7 @@
 """Retries, deadlines and lanes, on trio's virtual clock and without a network."""
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -120,19 +121,33 @@ async def test_a_failure_is_one_line_and_an_expected_answer_is_none(
 
 
 def test_slow_down_halves_once_a_second_and_recovers_step_by_step() -> None:
-    limiter = AdaptiveLimiter(16)
-    for now, expected in ((0.0, 8), (0.1, 8), (0.9, 8), (1.0, 4), (2.5, 2), (4.0, 1), (9.0, 1)):
+    limiter = AdaptiveLimiter(32)
+    steps = ((0.0, 16), (0.1, 16), (0.9, 16), (1.0, 8), (2.5, 4), (4.0, 2), (9.0, 1), (10.0, 1))
+    for now, expected in steps:
         limiter.slowed(now)
         assert limiter.total == expected
-    for expected in range(2, 17):
-        for _ in range(RECOVERY_SUCCESSES - 1):
+    for expected in range(2, 33):
+        for _ in range(min(expected - 1, RECOVERY_SUCCESSES) - 1):
             limiter.succeeded()
         assert limiter.total == expected - 1
         limiter.succeeded()
         assert limiter.total == expected
     for _ in range(10 * RECOVERY_SUCCESSES):
         limiter.succeeded()
-    assert limiter.total == 16
+    assert limiter.total == 32
+
+
+def test_a_service_that_slows_down_now_and_then_is_not_left_to_one_thread() -> None:
+    limiter, chance, now = AdaptiveLimiter(64), random.Random(1), 0.0
+    totals = []
+    for _ in range(20_000):
+        now += 0.2 / limiter.total  # each thread has an answer five times a second
+        if chance.random() < 0.03:
+            limiter.slowed(now)
+        else:
+            limiter.succeeded()
+        totals.append(limiter.total)
+    assert sum(totals[1000:]) / len(totals[1000:]) > 7
 
 
 async def test_a_lane_that_slows_down_leaves_the_others_alone() -> None:
