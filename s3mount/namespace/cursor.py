@@ -8,8 +8,8 @@ from typing import Protocol
 from s3mount.core.errors import FilesystemError
 from s3mount.namespace.attribute_fetcher import AttributeFetcher
 from s3mount.namespace.inode import NEVER, DirectoryEntry, Inode
-from s3mount.namespace.remote import all_of
 from s3mount.namespace.tree import Tree, directory_of
+from s3mount.store.parallel import side_by_side
 
 # Entries of one read: the kernel takes about 25 to 100 at a time, the rest is asked for again.
 BATCH = 128
@@ -111,7 +111,7 @@ class DirectoryCursor:
             with contextlib.suppress(FilesystemError):  # it is gone
                 await self._find(self.inode, name)
 
-        await all_of(*(partial(find, name) for name in missing))
+        await side_by_side(*(partial(find, name) for name in missing))
 
     async def _more(self, position: int) -> None:
         """The next names; the old ones again if they were known and the service is away."""

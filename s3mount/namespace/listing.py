@@ -11,7 +11,7 @@ from s3mount.core.metadata import is_folder_marker
 from s3mount.namespace.assembly import Assembler, Found
 from s3mount.namespace.attribute_fetcher import AttributeFetcher
 from s3mount.namespace.inode import NEVER, Inode
-from s3mount.namespace.remote import Remote, all_of
+from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import Row
 from s3mount.namespace.tree import Tree, directory_of
 from s3mount.store.base import (
@@ -19,6 +19,7 @@ from s3mount.store.base import (
     ListPage,
     ObjectInfo,
 )
+from s3mount.store.parallel import side_by_side
 
 
 class Merge:
@@ -127,7 +128,7 @@ async def ask_folder_markers(remote: Remote, keys: Sequence[str]) -> dict[str, O
         if info is not None and is_folder_marker(info.key, info.size, info.metadata):
             markers[key] = info
 
-    await all_of(*(functools.partial(ask, key) for key in keys))
+    await side_by_side(*(functools.partial(ask, key) for key in keys))
     return markers
 
 

@@ -26,23 +26,6 @@ _NO_ROWS: Mapping[str, Row] = {}
 _MAX_PENDING = 20_000  # rows waiting for the disk; beyond it the oldest are given up
 
 
-async def all_of(*works: Callable[[], Awaitable[None]]) -> None:
-    """Runs them in parallel to their end, then raises the first error as it is."""
-    errors: list[Exception] = []
-
-    async def one(work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except Exception as error:
-            errors.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for work in works:
-            nursery.start_soon(one, work)
-    if errors:
-        raise errors[0]
-
-
 class Remote:
     """Every answer comes with the time it was asked for, by the namespace's clock."""
 

@@ -10,13 +10,14 @@ from s3mount.core.metadata import is_directory_object, is_folder_marker
 from s3mount.namespace.attribute_fetcher import AttributeFetcher
 from s3mount.namespace.inode import ABSENT, NEVER, Absent, Inode, no_such_name
 from s3mount.namespace.listing import Listing
-from s3mount.namespace.remote import Remote, all_of
+from s3mount.namespace.remote import Remote
 from s3mount.namespace.stat_cache import Row
 from s3mount.namespace.tree import Tree, directory_of
 from s3mount.store.base import (
     ListedObject,
     ObjectInfo,
 )
+from s3mount.store.parallel import side_by_side
 
 # Lookups in a directory never listed, before its first page is asked for: a program that opens
 # a file or two pays for no listing, one that walks the directory soon costs 0 requests a name.
@@ -241,7 +242,7 @@ class Resolver:
             if not below.exists:
                 await ask_info()
         else:
-            await all_of(ask_info, ask_below)
+            await side_by_side(ask_info, ask_below)
         if info is None and below.may_have_folder and not below.exists:
             folder, _ = await self._remote.head(key + FOLDER_SUFFIX)
             if folder is not None and is_folder_marker(folder.key, folder.size, folder.metadata):

@@ -22,6 +22,7 @@ from s3mount.store.errors import StoreError
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.listing import parse_parts, parse_uploads
 from s3mount.store.multipart import abort_request, complete_request
+from s3mount.store.parallel import side_by_side
 from s3mount.store.request import Answer, Request
 from s3mount.store.retry import backoff
 from s3mount.store.sender import Sender
@@ -35,23 +36,6 @@ _MOST_VERSIONS = 20  # more than the questions can write
 _CLEANING_ATTEMPTS = 5
 _UNCLEAR = (errors.AccessDenied, errors.NoSuchBucket, errors.QuotaExceeded, errors.SlowDown)
 _LOST = (errors.ConnectionLost, errors.DeadlineExceeded)
-
-
-async def side_by_side(*works: Callable[[], Awaitable[None]]) -> None:
-    """Runs all of them to their end, then raises the first StoreError as it is."""
-    failed: list[StoreError] = []
-
-    async def guarded(work: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await work()
-        except StoreError as error:
-            failed.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for work in works:
-            nursery.start_soon(guarded, work)
-    if failed:
-        raise failed[0]
 
 
 class ProbeObject:

@@ -15,7 +15,8 @@ from s3mount.store import questions
 from s3mount.store.base import Capabilities
 from s3mount.store.capabilities import Known
 from s3mount.store.headers import RequestHeaders
-from s3mount.store.probe_object import ProbeObject, side_by_side
+from s3mount.store.parallel import side_by_side
+from s3mount.store.probe_object import ProbeObject
 from s3mount.store.sender import Sender
 
 KEY_PREFIX = ".s3mount-probe-"

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from s3mount.store import base, errors, integrity
 from s3mount.store.errors import StoreError
-from s3mount.store.probe_object import BODY, ProbeObject, side_by_side
+from s3mount.store.parallel import side_by_side
+from s3mount.store.probe_object import BODY, ProbeObject
 
 Work = Callable[[], Awaitable[None]]
 

@@ -166,6 +166,11 @@ def test_one_file_costs_one_list_and_what_sends_it(moto_bucket: Bucket, tmp_path
         file.write_bytes(b"once more")
         assert "directory" in feed.run(str(file), f"{moto_bucket.name}:/d/key", status=1)[1]
         assert feed.body("d/key") == b"more"
+        # Also where more names than a page has come before the directory's.
+        for number in range(1000):
+            moto_bucket.put(f"d/key-{number}", b"")
+        assert "directory" in feed.run(str(file), f"{moto_bucket.name}:/d/key", status=1)[1]
+        assert feed.body("d/key") == b"more"
 
 
 @pytest.mark.parametrize("size", [5, 21 * MIB])

@@ -98,7 +98,11 @@ class Session:
         local = LocalEntry(path, feeding.top, found.st_size, attributes_of(found, xattrs))
         key = feeding.prefix + path
         listed = next((one for one in page.objects if one.key == key), None)
-        remote = RemoteEntry(path, listed, below=f"{key}/" in page.prefixes)
+        below = f"{key}/" in page.prefixes
+        if page.next_token is not None and not below:  # a thousand names like 'key-1' come before
+            found_below = await self.store.list(f"{key}/", max_keys=1)
+            below = bool(found_below.objects or found_below.prefixes)
+        remote = RemoteEntry(path, listed, below=below)
         self.report.counted(1, local.size)
         await self._feeder(feeding).run_one(Pair(local, remote))
         self._tell_of_left_uploads()
