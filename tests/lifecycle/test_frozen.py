@@ -41,6 +41,18 @@ class Attempt:
         self.seconds = time.monotonic() - begin
 
 
+def attempts(works: dict[str, Callable[[], object]]) -> dict[str, Attempt]:
+    """All at the same time."""
+    return {what: Attempt(work) for what, work in works.items()}
+
+
+def unfinished(attempts: dict[str, Attempt]) -> list[str]:
+    """Which of them did not end in time."""
+    for attempt in attempts.values():
+        attempt.thread.join(MOST)
+    return [what for what, attempt in attempts.items() if attempt.seconds is None]
+
+
 def fsync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -89,24 +101,13 @@ def test_no_operation_outlives_its_deadline_and_the_mount_recovers_by_itself(
     for name in names(mount.path):
         (mount.path / name).stat()
     time.sleep(1.5)  # for an open within a second of the last look needs none
-    ceph.execute("ceph", "osd", "set", "pause")
-    try:
-        at_once = {
-            what: Attempt(work)
-            for what, work in need_no_network(mount.path, known.fileno()).items()
-        }
-        for attempt in at_once.values():
-            attempt.thread.join(DEADLINE)
-        slow = [what for what, attempt in at_once.items() if attempt.seconds is None]
-        waiting = {what: Attempt(work) for what, work in wait_for_network(mount.path).items()}
-        for attempt in waiting.values():
-            attempt.thread.join(MOST)
-        endless = [what for what, attempt in waiting.items() if attempt.seconds is None]
+    with known, ceph.paused():
+        at_once = attempts(need_no_network(mount.path, known.fileno()))
+        slow = unfinished(at_once)
+        waiting = attempts(wait_for_network(mount.path))
+        endless = unfinished(waiting)
         assert os.statvfs(mount.path).f_blocks > 0
-        assert any(intent["error"] for intent in mount.status()["intents"])
-    finally:
-        ceph.execute("ceph", "osd", "unset", "pause")
-        known.close()
+        wait_until(lambda: any(intent["error"] for intent in mount.status()["intents"]))
     assert slow == []
     assert endless == []
     assert {what: attempt.error for what, attempt in at_once.items() if attempt.error} == {}

@@ -139,8 +139,7 @@ def test_while_the_service_hangs_df_ls_and_cached_reads_go_on_and_nothing_is_los
     ]
     with (mount.path / "known").open("rb") as known:
         assert known.read(10) == b"knownknown"
-        ceph.execute("ceph", "osd", "set", "pause")
-        try:
+        with ceph.paused():
             for writer in writers:
                 writer.start()
             # All are in close(2): a child of this process would inherit a file that is still
@@ -154,8 +153,6 @@ def test_while_the_service_hangs_df_ls_and_cached_reads_go_on_and_nothing_is_los
                 assert known.read() == b"known" * 1000
             assert time.monotonic() - begin < 40
             assert all(writer.is_alive() for writer in writers)
-        finally:
-            ceph.execute("ceph", "osd", "unset", "pause")
     for writer in writers:
         writer.join(timeout=200)
     assert {ceph_bucket.get(f"late{number}") for number in range(20)} == {b"late" * 99}

@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from botocore.exceptions import ReadTimeoutError
 
 from tests.servers.endpoint import Server
 
@@ -105,6 +108,29 @@ class CephServer:
     def execute(self, *command: str) -> str:
         """E.g. execute('ceph', 'osd', 'set', 'pause'); returns its standard output."""
         return self._script("exec", "--", *command)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The gateway takes requests and answers none, until the end of the block.
+
+        The command that pauses returns before the gateway knows of it: a request that is sent
+        right after it may still be answered. So one is sent until none comes back.
+        """
+        bucket = self.server.create_bucket()
+        impatient = self.server.client(read_timeout=2, retries={"max_attempts": 0})
+        self.execute("ceph", "osd", "set", "pause")
+        try:
+            for _ in range(100):
+                try:
+                    impatient.list_objects_v2(Bucket=bucket.name)
+                except ReadTimeoutError:
+                    break
+            else:
+                raise TimeoutError("the gateway goes on answering")
+            yield
+        finally:
+            self.execute("ceph", "osd", "unset", "pause")
+        bucket.remove()
 
     def create_user(self, name: str) -> Server:
         """Another user of the same gateway."""

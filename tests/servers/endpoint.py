@@ -21,8 +21,8 @@ class Server:
     secret_key: str
     state_dir: Path | None = None
 
-    def client(self) -> Any:
-        """A boto3 client: the look from outside."""
+    def client(self, **overrides: Any) -> Any:
+        """A boto3 client: the look from outside. `overrides` are botocore's Config's."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -33,6 +33,7 @@ class Server:
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": "path"},
+                **overrides,
             ),
         )
 
