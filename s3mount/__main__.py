@@ -6,12 +6,12 @@ import sys
 
 # New objects between two looks for garbage. Most of what a command makes are its modules, which
 # stay: at Python's own number (700) the looks took a tenth of a short command's time.
-OBJECTS_BETWEEN_COLLECTIONS = 50_000
+OBJECTS_OF_LOADING = 50_000
 
 
 def run() -> None:
     """Ctrl-C while the modules are read prints no traceback either."""
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
+    gc.set_threshold(OBJECTS_OF_LOADING)
     atexit.register(gc.freeze)  # else all is looked through twice more as the process ends
     try:
         from s3mount.cli.main import main

@@ -273,8 +273,16 @@ class _Feed:
         where = self.location
         if self.kind != "file":
             return self.service.open_listed(where, max_keys=1)
-        key = "".join(_file_key(where, self.source))
-        return self.service.open_listed(Location(where.bucket, key))
+        return self.service.open_listed(Location(where.bucket, "".join(self._file_key())))
+
+    def _file_key(self) -> tuple[str, str]:
+        """What a single file's key begins with, and its name."""
+        key = self.location.key
+        if not key or key.endswith("/"):
+            name = name_from_bytes(os.path.basename(os.fsencode(self.source)), False)
+            return self.location.prefix, name
+        cut = key.rfind("/") + 1
+        return key[:cut], key[cut:]
 
     async def _feed_kind(self, session: "Session", page: "ListPage") -> None:
         if self.kind == "stream":
@@ -282,7 +290,7 @@ class _Feed:
             with open_stream(self.options["producer"], *limits) as stream:
                 await session.feed_stream(stream.fd, self.location.key, stream.check)
         elif self.kind == "file":
-            prefix, name = _file_key(self.location, self.source)
+            prefix, name = self._file_key()
             await session.feed_file(self._feeding(prefix), name, page)
         else:
             totals = sys.stderr.isatty() and not self.options["quiet"]
@@ -345,15 +353,6 @@ def _rules(given: list[tuple[bool, str]]) -> "Rules":
         return Rules([parse_rule(pattern, include=include) for include, pattern in given])
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-
-
-def _file_key(location: Location, source: str) -> tuple[str, str]:
-    """What a file's key begins with, and its name."""
-    key = location.key
-    if not key or key.endswith("/"):
-        return location.prefix, name_from_bytes(os.path.basename(os.fsencode(source)), False)
-    cut = key.rfind("/") + 1
-    return key[:cut], key[cut:]
 
 
 def _sentence(summary: Mapping[str, Any], *, dry_run: bool) -> str:

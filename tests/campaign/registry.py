@@ -157,6 +157,8 @@ def _run(each: Campaign, arguments: argparse.Namespace) -> bool:
         arguments.seed = random.randrange(1 << 32)
     print(f"== {each.name}: seed {arguments.seed}, {arguments.server}", flush=True)
     begin = time.monotonic()
+    if arguments.directory is not None:
+        arguments.directory.mkdir(parents=True, exist_ok=True)
     directory = tempfile.mkdtemp(prefix=f"s3mount-{each.name}-", dir=arguments.directory)
     report = each.run(argparse.Namespace(**{**vars(arguments), "directory": Path(directory)}))
     if report.losses:
