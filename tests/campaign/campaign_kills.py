@@ -18,6 +18,7 @@ from tests.servers import Bucket
 BY_THE_CLOCK = 0.25
 IN_RECOVERY = 0.3
 LEAVING = 0.1  # of the others: told to leave, and killed before it has
+TOLD = 10  # kills between two lines on how far it is: a full run takes half an hour
 
 
 def choose_point(reached: Counter[str], died_at: Counter[str], chance: random.Random) -> str:
@@ -32,8 +33,13 @@ def kill_often(siege: Siege, kills: int, *, look_first: bool) -> None:
     """`look_first`: what was closed must be in the bucket before the mount recovers. Whatever is
     there must be whole."""
     chance = siege.random
+    told = 0
     while True:
         done = int(siege.report.figures.get("kills", 0))
+        if done // TOLD > told:
+            told = done // TOLD
+            lost = len(siege.report.losses)
+            print(f"{siege.directory.name}: {done} of {kills} kills, {lost} losses", flush=True)
         recovering = siege.reached and chance.random() < IN_RECOVERY and done < kills
         order = choose_point(siege.reached, siege.died_at, chance) if recovering else ""
         try:
