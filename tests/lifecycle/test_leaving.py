@@ -156,6 +156,7 @@ def test_umount_of_a_dead_mount_clears_it(moto_bucket: Bucket, mounts: Mounts) -
 def test_the_watchdog_ends_with_a_killed_mount(moto_bucket: Bucket, mounts: Mounts) -> None:
     mounted = mounts.start(moto_bucket)
     children = Path(f"/proc/{mounted.process.pid}/task/{mounted.process.pid}/children")
+    wait_until(children.read_text)  # it is started once the mount serves
     (watchdog,) = children.read_text().split()
     command = Path(f"/proc/{watchdog}/cmdline")
     wait_until(lambda: "watchdog_child" in command.read_text())  # it was forked a moment ago
