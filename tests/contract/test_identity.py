@@ -113,12 +113,13 @@ async def test_expired_credentials_that_stay_the_same_are_refused(
 
 @pytest.fixture
 def credentials_of_a_process(credentials_file: Path, tmp_path: Path) -> None:
-    """They end within botocore's refresh window, and each run of the process gives others."""
+    """They end within botocore's refresh window, which has ten minutes, and each run of the process
+    gives others."""
     runs, script = tmp_path / "runs", tmp_path / "credentials.sh"
     script.write_text(
         f"""#!/bin/sh
 echo run >>{runs}
-ends=$(date -u -d '+10 seconds' +%Y-%m-%dT%H:%M:%SZ)
+ends=$(date -u -d '+5 minutes' +%Y-%m-%dT%H:%M:%SZ)
 cat <<END
 {{"Version": 1, "AccessKeyId": "KEY$(wc -l <{runs})", "SecretAccessKey": "s",
   "SessionToken": "t", "Expiration": "$ends"}}

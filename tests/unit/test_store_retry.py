@@ -194,20 +194,30 @@ async def test_waiting_for_a_thread_spends_no_budget() -> None:
 
 
 async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_free() -> None:
-    release, ended = threading.Event(), threading.Event()
+    begun, release, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work(deadline: float) -> None:
+        begun.set()
         release.wait(30)
         ended.set()
 
+    async def cancelled(made: Call[Any]) -> None:
+        """Once its thread works."""
+        begun.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lanes.attempt, made, Budget(60))
+            await trio.to_thread.run_sync(begun.wait, 30)
+            nursery.cancel_scope.cancel()
+
     lanes = Lanes(StoreConfig(bucket="b"), Counts())
-    with trio.move_on_after(0.05) as scope:
-        await lanes.attempt(call(work), Budget(60))
-    assert scope.cancelled_caught
+    await cancelled(call(work))
     assert not ended.is_set()
-    with trio.move_on_after(0.05):
-        timer = threading.Timer(0.2, release.set)
-        timer.start()
-        await lanes.attempt(call(work, lane=Lane.MUTATION, mutates=True), Budget(60))
-    timer.join()
+    release.set()
+    await trio.to_thread.run_sync(ended.wait, 30)
+    release.clear()
+    ended.clear()
+    timer = threading.Timer(0.2, release.set)
+    timer.start()
+    await cancelled(call(work, lane=Lane.MUTATION, mutates=True))
     assert ended.is_set()
+    timer.join()
