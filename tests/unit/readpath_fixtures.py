@@ -27,7 +27,7 @@ def put(store: MemoryStore, key: str, data: bytes) -> RemoteObject:
 
 @asynccontextmanager
 async def running(store: MemoryStore, config: ReadConfig | None = None) -> AsyncIterator[ReadPath]:
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             path = ReadPath(store, config or ReadConfig())
             await nursery.start(path.run)

@@ -24,7 +24,7 @@ DATA = Random(0).randbytes(2 * MIB)
 async def running(
     directory: Path, limit: int = 64 * MIB, namespace: str = "n", reserve: int = 0
 ) -> AsyncIterator[DiskCache]:
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             cache = DiskCache(directory, limit, namespace, reserve=reserve)
             await nursery.start(cache.run)
@@ -229,7 +229,7 @@ async def test_a_second_mount_reads_from_disk_and_damage_from_the_bucket(tmp_pat
             nursery.cancel_scope.cancel()
         return bytes(found), path.stats()
 
-    with trio.fail_after(20):
+    with trio.fail_after(100):
         found, _ = await read_all()
         assert found == data
         gets = store.counts()["GetObject"]
@@ -264,7 +264,7 @@ async def test_of_two_mounts_one_has_the_cache_until_it_ends(
             await second.written()
             assert await first.load(KEY, 0, 300 * KIB) == DATA[: 300 * KIB]
             assert len(files(tmp_path / "c")) == 1
-        with trio.fail_after(20):
+        with trio.fail_after(100):
             while await second.load(KEY, 0, 300 * KIB) is None:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         second.store(KEY, 300 * KIB, DATA[300 * KIB : 400 * KIB])

@@ -298,7 +298,7 @@ async def test_commits_are_synced_soon_without_being_asked(
         await nursery.start(journal.run)
         for number in range(1, 11):
             commit(journal, number)
-        with trio.fail_after(10):
+        with trio.fail_after(100):
             await synced.wait()
         nursery.cancel_scope.cancel()
     assert calls == [10]  # one for the group

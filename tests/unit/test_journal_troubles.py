@@ -43,7 +43,7 @@ def vanish(path: Path) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(30.0):
+    with trio.fail_after(100):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.01)
 

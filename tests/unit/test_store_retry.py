@@ -166,11 +166,11 @@ async def test_a_lane_that_slows_down_leaves_the_others_alone() -> None:
 async def test_a_full_transfer_lane_does_not_hold_up_metadata() -> None:
     release = threading.Event()
     lanes = Lanes(StoreConfig(bucket="b", transfer_concurrency=2), Counts())
-    blocked = call(lambda deadline: release.wait(30), lane=Lane.TRANSFER)
+    blocked = call(lambda deadline: release.wait(100), lane=Lane.TRANSFER)
     async with trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(lanes.attempt, blocked, Budget(60))
-        with trio.fail_after(20):
+        with trio.fail_after(100):
             done = await lanes.attempt(call(lane=Lane.METADATA), Budget(60))
         assert done == "done"
         assert lanes.limiters[Lane.TRANSFER].capacity.borrowed_tokens == 2
@@ -183,7 +183,7 @@ async def test_waiting_for_a_thread_spends_no_budget() -> None:
     lanes = Lanes(StoreConfig(bucket="b", read_concurrency=1), Counts())
     budget = Budget(60)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lanes.attempt, call(lambda deadline: release.wait(30)), Budget(60))
+        nursery.start_soon(lanes.attempt, call(lambda deadline: release.wait(100)), Budget(60))
         await trio.testing.wait_all_tasks_blocked(0.01)
         nursery.start_soon(lanes.attempt, call(deadlines.append), budget)
         await trio.sleep(0.1)
@@ -198,7 +198,7 @@ async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_fre
 
     def work(deadline: float) -> None:
         begun.set()
-        release.wait(30)
+        release.wait(100)
         ended.set()
 
     async def cancelled(made: Call[Any]) -> None:
@@ -206,14 +206,14 @@ async def test_a_cancelled_read_returns_at_once_and_a_write_when_its_body_is_fre
         begun.clear()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lanes.attempt, made, Budget(60))
-            await trio.to_thread.run_sync(begun.wait, 30)
+            await trio.to_thread.run_sync(begun.wait, 100)
             nursery.cancel_scope.cancel()
 
     lanes = Lanes(StoreConfig(bucket="b"), Counts())
     await cancelled(call(work))
     assert not ended.is_set()
     release.set()
-    await trio.to_thread.run_sync(ended.wait, 30)
+    await trio.to_thread.run_sync(ended.wait, 100)
     release.clear()
     ended.clear()
     timer = threading.Timer(0.2, release.set)
