@@ -1,5 +1,6 @@
 """HEADs without threads: what they answer, and what they leave to the slow way."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -180,13 +181,13 @@ async def test_old_idle_connections_are_closed(
 
 
 async def test_nobody_listening_is_left_to_the_slow_way(serve: Callable[..., TinyServer]) -> None:
-    server = serve(OK)
-    quick = quick_for(server)
-    server.close()
-    started = time.monotonic()
-    assert await quick.ask(HEAD) is None
-    assert time.monotonic() - started < quick_head.PATIENCE
-    await quick.aclose()
+    with socket.socket() as unused:  # bound and not listening: nobody else gets its port
+        unused.bind(("127.0.0.1", 0))
+        quick = quick_for(serve(OK), endpoint_url="http://{}:{}".format(*unused.getsockname()))
+        started = time.monotonic()
+        assert await quick.ask(HEAD) is None
+        assert time.monotonic() - started < quick_head.PATIENCE
+        await quick.aclose()
 
 
 async def test_https_with_our_own_authority(
