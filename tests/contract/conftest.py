@@ -27,10 +27,14 @@ def config_bucket(request: pytest.FixtureRequest, store_name: str) -> Bucket | N
     return bucket
 
 
+# Of which a HEAD's patience is a part.
+LATE: dict[str, float] = {"read_timeout": 60.0, "request_deadline": 300.0}
+
+
 @pytest.fixture
 async def store(config_bucket: Bucket | None) -> AsyncIterator[ObjectStore]:
     opened: ObjectStore = (
-        MemoryStore() if config_bucket is None else open_store(config_bucket.config())
+        MemoryStore() if config_bucket is None else open_store(config_bucket.config(**LATE))
     )
     yield opened
     await opened.aclose()
@@ -56,6 +60,7 @@ def proxy(moto_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coun
 
 @pytest.fixture
 async def proxied_store(proxy: CountingProxy, moto_bucket: Bucket) -> AsyncIterator[ObjectStore]:
-    opened = open_store(moto_bucket.config(endpoint_url=proxy.url, state_dir=None, retries=3))
+    config = moto_bucket.config(endpoint_url=proxy.url, state_dir=None, retries=3, **LATE)
+    opened = open_store(config)
     yield opened
     await opened.aclose()

@@ -20,8 +20,8 @@ from tests.unit.tiny_server import OK, TinyServer, config_for, hung_up, make_aut
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quick_head, "PATIENCE", 30.0)
-    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 30.0)
+    monkeypatch.setattr(quick_head, "PATIENCE", 100.0)
+    monkeypatch.setattr(loop_client, "CONNECT_PATIENCE", 100.0)
 
 
 HEAD = Request("HeadObject", "HEAD", "a b%c/\u00e9")
@@ -41,8 +41,8 @@ def serve() -> Iterator[Callable[..., TinyServer]]:
 
 
 def quick_for(server: TinyServer, scheme: str = "http", **fields: object) -> QuickHead:
-    # Patience for a busy machine.
-    config = config_for(server, scheme, read_timeout=60.0, **fields)
+    # Patience for a busy machine: it is no longer than a part of these.
+    config = config_for(server, scheme, read_timeout=200.0, request_deadline=1000.0, **fields)
     connection, counts = Connection(config), Counts()
     client = LoopClient(config, connection, Wire(config, connection, counts, 4))
     return QuickHead(config, client, counts)
