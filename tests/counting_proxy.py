@@ -151,6 +151,7 @@ class CountingProxy:
         self._lock = threading.Lock()
         self._faults: dict[str, list[Fault]] = {}
         self._sockets: set[socket.socket] = set()
+        self._cuts = 0
         self.latency = 0.0
         self._down = False
         self.weather: Callable[[Seen], Fault | None] | None = None
@@ -186,11 +187,16 @@ class CountingProxy:
         """Up again: whoever has called before is refused, though nobody has looked by now. A mount
         that is dead cannot change the bucket then."""
         if self._down and not value:
-            # Calls are taken in their order.
-            here = self._listener.getsockname()
-            with contextlib.suppress(OSError), socket.create_connection(here) as last:
-                last.recv(1)
+            self._refuse_callers()
         self._down = value
+
+    def _refuse_callers(self) -> None:
+        """Those who have called by now and wait; while it is down."""
+        # Calls are taken in their order.
+        with contextlib.suppress(OSError):
+            here = self._listener.getsockname()
+            with socket.create_connection(here) as last:
+                last.recv(1)
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -209,11 +215,16 @@ class CountingProxy:
         self.cut()
 
     def cut(self) -> None:
-        """Resets every open connection."""
+        """Resets every open connection, also those that nobody has looked at yet."""
+        down, self._down = self._down, True
+        if not down:
+            self._refuse_callers()
         with self._lock:
             sockets, self._sockets = self._sockets, set()
+            self._cuts += 1
         for each in sockets:
             _close(each)
+        self._down = down
 
     def _accept(self) -> None:
         while True:
@@ -221,19 +232,20 @@ class CountingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            cuts = self._cuts
             if self.down:
                 _close(client)
                 continue
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client, cuts), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket, cuts: int) -> None:
+        """`cuts`: how many there had been when the client was taken."""
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         upstream = None
         try:
             upstream = socket.create_connection(self._upstream, timeout=60)
             upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
-                self._sockets |= {client, upstream}
+            self._join({client, upstream}, cuts)
             client_file, upstream_file = client.makefile("rb"), upstream.makefile("rb")
             while self._exchange(client, client_file, upstream, upstream_file):
                 pass
@@ -248,6 +260,13 @@ class CountingProxy:
                     _close(each)
             with self._lock:
                 self._sockets -= {client, upstream}
+
+    def _join(self, sockets: set[socket.socket], cuts: int) -> None:
+        """They are open, unless all were cut meanwhile."""
+        with self._lock:
+            if cuts != self._cuts:
+                raise Drop
+            self._sockets |= sockets
 
     def _exchange(
         self,
