@@ -76,6 +76,7 @@ class Files:
         if truncate:
             try:
                 await self._truncate(file, 0)
+                self.handles[number].emptied = True
                 _drop_privileges(inode, uid, gid)
             except BaseException:
                 self.release(number)
@@ -246,6 +247,7 @@ class Files:
             handle.flushed = False
             _note_lost(handle, error)
             raise
+        handle.emptied = False
 
     async def _closed(self, file: OpenFile) -> None:
         """What close(2) waits for: that the file is safe, in S3 or here."""
@@ -272,8 +274,12 @@ class Files:
             if not file.handles:
                 self._let_go(file)
             return
-        if (handle.writable or not file.handles) and file.dirty and file.error is None:
-            self._given_up(file)
+        # The kernel may send a RELEASE when the next program is already at it: what that writes is
+        # half a file until its own close, unless this handle has something to send.
+        unsent = handle.wrote or handle.emptied
+        if file.dirty and file.error is None and (unsent or not file.is_being_written):
+            if handle.writable or not file.handles:
+                self._given_up(file)
         elif not file.handles and not file.dirty and file.put is None:
             self.mutations.close(file)
 

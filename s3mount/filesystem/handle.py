@@ -14,6 +14,7 @@ class FileHandle:
         self.append = bool(flags & os.O_APPEND)
         self.writable = flags & os.O_ACCMODE != os.O_RDONLY
         self.wrote = False  # since the last FLUSH
+        self.emptied = False  # by its O_TRUNC, and nothing of it was sent by a FLUSH since
         # The errno that every close of it answers, for what it wrote was refused for good: other
         # hosts were faster, or it was given up by request.
         self.lost = 0
