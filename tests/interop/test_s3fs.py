@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.s3fs import s3fs_mount
-from tests.mounting import Mounted
+from tests.mounting import Mounted, wait_until
 from tests.mounts.trees import MIB, Tree, assert_same, data, describe
 from tests.servers import Bucket
 
@@ -131,7 +131,8 @@ def test_a_file_removed_by_one_is_gone_for_the_other(
 ) -> None:
     mount = mounted(moto_bucket, "--metadata-ttl", "0.1")
     (mount.path / "file").write_bytes(data("file", size))
-    mount.flush()  # one that was never written is there after its RELEASE
+    # One that was never written is there after its RELEASE, which comes when close has returned.
+    wait_until(lambda: moto_bucket.keys() == ["file"])
     with s3fs_mount(moto_bucket, tmp_path) as other:
         assert (other / "file").read_bytes() == data("file", size)
         (other / "file").unlink()
