@@ -1,5 +1,6 @@
 """Fixtures that every test may use: S3 services, buckets of their own, a bound on time."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Whatever started the tests in the background may have had SIGINT ignored; the programs that
     # the tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o022)  # other users look into what is made, and modes are compared
     config.addinivalue_line(
         "markers", f"bounded(seconds): ends the test after so long, not after {DEFAULT_SECONDS} s"
     )
