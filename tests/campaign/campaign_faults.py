@@ -25,7 +25,8 @@ from tests.servers import Bucket
 
 # Seconds of silence that the mount bears: an answer that never comes costs so much.
 PATIENCE = 2
-ROTATION = 15.0  # seconds that credentials last; ours are read again at most every 10
+# Seconds that credentials last once they are used; ours are read again at most every 10.
+ROTATION = 15.0
 PROGRAM_SECONDS = 3600
 
 
@@ -37,13 +38,13 @@ class Expiring:
         self.refused = 0
         self.turn = 0
         self._path = path
-        self._since = 0.0
+        self._since: float | None = None  # the first request that was signed with the newest
         self._lock = threading.Lock()  # the proxy asks from many threads
         self._rotate()
 
     def _rotate(self) -> None:
         self.turn += 1
-        self._since = time.monotonic()
+        self._since = None
         fresh = self._path.with_suffix(".new")
         fresh.write_text(
             f"[default]\naws_access_key_id = KEY{self.turn}\naws_secret_access_key = secret\n"
@@ -52,11 +53,13 @@ class Expiring:
 
     def __call__(self, seen: Seen) -> Fault | None:
         with self._lock:
-            if time.monotonic() - self._since > ROTATION:
+            now = time.monotonic()
+            if self._since is not None and now - self._since > ROTATION:
                 self._rotate()
             if f"Credential=KEY{self.turn}/" not in seen.headers.get("authorization", ""):
                 self.refused += 1
                 return answer(403, "ExpiredToken")
+            self._since = self._since or now
         return self.weather(seen)
 
 
