@@ -158,6 +158,15 @@ def encode(attributes: Attributes, kept: Mapping[str, str] | None = None) -> dic
     return result
 
 
+def storable_time(nanoseconds: int) -> int:
+    """The nearest time that metadata can hold: the years 1678 to 2262.
+
+    Local file systems do the same at bounds of their own (ext4: 1901 and 2446).
+    """
+    bound = _MAX_SECONDS * NANOSECONDS
+    return max(-bound, min(nanoseconds, bound))
+
+
 def with_mtime(metadata: Mapping[str, str], last_modified: float) -> Mapping[str, str]:
     """`metadata`, with an mtime that says what Last-Modified said if it has none."""
     found = {name.lower(): value for name, value in metadata.items()}

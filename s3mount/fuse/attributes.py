@@ -2,6 +2,7 @@
 
 import pyfuse3
 
+from s3mount.core.metadata import storable_time
 from s3mount.filesystem.stat import Stat, StatFs
 
 BLOCK_SIZE = 4096  # st_blksize: what programs read and write at a time when they ask
@@ -46,7 +47,10 @@ def statvfs_data(stat: StatFs) -> pyfuse3.StatvfsData:
 def wanted_changes(
     fields: pyfuse3.SetattrFields, attributes: pyfuse3.EntryAttributes
 ) -> dict[str, int]:
-    """The keyword arguments of FileSystem.setattr: only what the kernel asked to change."""
+    """The keyword arguments of FileSystem.setattr: only what the kernel asked to change.
+
+    Times that cannot be stored become the nearest that can.
+    """
     changes: dict[str, int] = {}
     if fields.update_mode:
         changes["mode"] = attributes.st_mode
@@ -57,9 +61,9 @@ def wanted_changes(
     if fields.update_size:
         changes["size"] = attributes.st_size
     if fields.update_atime:
-        changes["atime_ns"] = attributes.st_atime_ns
+        changes["atime_ns"] = storable_time(attributes.st_atime_ns)
     if fields.update_mtime:
-        changes["mtime_ns"] = attributes.st_mtime_ns
+        changes["mtime_ns"] = storable_time(attributes.st_mtime_ns)
     if fields.update_ctime:
-        changes["ctime_ns"] = attributes.st_ctime_ns
+        changes["ctime_ns"] = storable_time(attributes.st_ctime_ns)
     return changes

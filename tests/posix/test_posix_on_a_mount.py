@@ -476,6 +476,22 @@ def test_touch_after_writing_does_not_make_a_file_older(sides: Sides) -> None:
         assert path.stat().st_mtime_ns >= written
 
 
+def test_times_that_cannot_be_stored_become_the_nearest_that_can(
+    posix_mount: Mount, sides: Sides
+) -> None:
+    """As on a local disk, whose own bounds are others; and they stay so."""
+    bound = 9_223_372_035 * 10**9  # ns: of 64 bits, less a second
+    moments = {"year 1": -62_135_596_800, "1700": -8_520_336_000, "year 9999": 253_402_300_799}
+    for name, seconds in moments.items():
+        path = sides.mounted / name
+        path.touch()
+        os.utime(path, ns=(seconds * 10**9 + 7, seconds * 10**9 + 7))
+    wanted = {"year 1": -bound, "1700": -8_520_336_000 * 10**9 + 7, "year 9999": bound}
+    for _ in range(2):
+        assert {name: (sides.mounted / name).stat().st_mtime_ns for name in moments} == wanted
+        posix_mount.remount()
+
+
 def test_what_was_done_is_there_after_a_remount(posix_mount: Mount, sides: Sides) -> None:
     """Modes, owners, times, targets, devices: from the bucket, with an empty cache."""
     sides.both(make_tree)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from s3mount.store.base import ListedObject
 from s3mount.store.memory import MemoryStore
 from s3mount.transfer.feed.decide import LocalEntry, RemoteEntry
-from s3mount.transfer.feed.local_tree import LocalTree, Walking
+from s3mount.transfer.feed.local_tree import LocalTree, Walking, attributes_of
 from s3mount.transfer.feed.remote_tree import KeyAssembler, RemoteTree
 from s3mount.transfer.feed.rules import Rules, parse_rule
 
@@ -158,6 +158,16 @@ def test_symlinks_are_followed_if_wanted_but_not_in_circles(tmp_path: Path) -> N
         "nowhere": errno.ENOENT,
     }
     assert not complete
+
+
+def test_times_that_metadata_cannot_hold_are_fed_as_the_nearest(tmp_path: Path) -> None:
+    """tmpfs has files of the year 9999."""
+    late, early = 253_402_300_799 * 10**9, -62_135_596_800 * 10**9
+    times = {"st_atime_ns": 5, "st_mtime_ns": late, "st_ctime_ns": early}
+    found = attributes_of(os.stat_result((*tmp_path.stat()[:7], 0, 0, 0), times))
+    assert found.mtime_ns == 9_223_372_035 * 10**9
+    assert found.ctime_ns == -9_223_372_035 * 10**9
+    assert found.atime_ns == 5
 
 
 def test_the_deepest_directories_that_a_key_can_name_are_walked(tmp_path: Path) -> None:

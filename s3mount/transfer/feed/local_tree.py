@@ -9,7 +9,7 @@ from itertools import islice
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import check_key, name_from_bytes
-from s3mount.core.metadata import NO_XATTRS, Attributes
+from s3mount.core.metadata import NO_XATTRS, Attributes, storable_time
 from s3mount.transfer.feed.decide import LocalEntry
 from s3mount.transfer.feed.rules import Rules
 from s3mount.transfer.local_file import xattrs_of
@@ -168,9 +168,9 @@ def attributes_of(found: os.stat_result, xattrs: Mapping[str, bytes] = NO_XATTRS
         mode=found.st_mode,
         uid=found.st_uid,
         gid=found.st_gid,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
-        atime_ns=found.st_atime_ns,
+        mtime_ns=storable_time(found.st_mtime_ns),
+        ctime_ns=storable_time(found.st_ctime_ns),
+        atime_ns=storable_time(found.st_atime_ns),
         rdev=found.st_rdev if is_device else 0,
         xattrs=xattrs,
     )
