@@ -115,7 +115,8 @@ def interrupted(
     and the next ones are on their way. Its standard input has `given` and does not end; `program`
     runs before it."""
     halfway = Halfway(passing)
-    code = f"{program}\nfrom s3mount.cli.main import main\nmain()"
+    at_once = "from s3mount.cli import signals\nsignals.TELL_AFTER = 0.0"
+    code = f"{at_once}\n{program}\nfrom s3mount.cli.main import main\nmain()"
     with CountingProxy(tools.bucket.server.url) as proxy:
         proxy.inject(operation, halfway.fault, times=1000)
         process = subprocess.Popen(
@@ -132,8 +133,14 @@ def interrupted(
             process.stdin.flush()
         assert halfway.reached.wait(WAIT_SECONDS), "it does not get so far"
         process.send_signal(signal.SIGINT)
+        told = ""
+        while "interrupted" not in told:
+            # It has heard that then: before, the end of one request might let it begin the next.
+            line = process.stderr.readline().decode()
+            assert line, told
+            told += line
         halfway.go.set()
-        told = process.stderr.read().decode()
+        told += process.stderr.read().decode()
         assert process.wait(WAIT_SECONDS) == 130, told
         halfway.settle()
         process.stdin.close()

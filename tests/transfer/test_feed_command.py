@@ -247,9 +247,13 @@ def test_killed_at_60_percent_only_the_parts_in_flight_travel_twice(
     proxy.reset()
     halfway = Halfway(parts * 6 // 10, holding=transfers, lost=True)
     proxy.inject("UploadPart", halfway.fault, times=1000)
-    process = here.start(*words)
+    process = here.start(*words, bufsize=0)
     assert halfway.reached.wait(WAIT_SECONDS)
     process.send_signal(number)
+    if number is signal.SIGTERM:
+        # Until it has heard that, the end of one request may let it begin the next.
+        assert process.stderr is not None
+        assert b"what is on its way is finished first" in process.stderr.readline()
     halfway.go.set()
     code, _, err = here.ended(process)
     if number is signal.SIGKILL:
