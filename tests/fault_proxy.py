@@ -159,7 +159,8 @@ class Weather:
     """Which requests fail, and how, by chance; `suffered` counts the faults by their kinds.
 
     `patience`: seconds after which a client hears no answer any more, as may happen on a busy
-    machine without a fault.
+    machine without a fault. `in_a_row`: a request that has failed so often passes: among some
+    hundred requests one in a thousand runs has one that fails as often as a client tries it.
     """
 
     def __init__(
@@ -169,25 +170,31 @@ class Weather:
         kinds: Sequence[Kind] = PASSING,
         *,
         patience: float = math.inf,
+        in_a_row: float = math.inf,
     ) -> None:
         self.rate = rate
         self.kinds = kinds
         self.patience = patience
+        self.in_a_row = in_a_row
         self.requests = 0
         self.lost_uploads = 0  # whose id nobody learnt, or maybe nobody
         self.suffered: Counter[str] = Counter()
+        self._failed: Counter[tuple[str, str]] = Counter()  # since it last passed
         self._random = random.Random(seed)
         self._lock = threading.Lock()  # guards all of it: the proxy asks from many threads
 
     def __call__(self, seen: Seen) -> Fault | None:
         with self._lock:
             self.requests += 1
-            if self._random.random() >= self.rate:
+            request = seen.method, seen.target
+            if self._random.random() >= self.rate or self._failed[request] >= self.in_a_row:
+                del self._failed[request]
                 return self._timed() if seen.operation == "CreateMultipartUpload" else None
             # A HEAD has no body, so an error without a reason would be all that it tells.
             suiting = [kind for kind in self.kinds if kind.suits(seen)]
             [kind] = self._random.choices(suiting, [kind.weight for kind in suiting])
             self.suffered[kind.name] += 1
+            self._failed[request] += 1
             if seen.operation == "CreateMultipartUpload" and kind.done:
                 self.lost_uploads += 1
             return kind.fault

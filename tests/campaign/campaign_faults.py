@@ -113,7 +113,8 @@ def run_weather(bucket: Bucket, directory: Path, *, rate: float, seed: int, file
             url=proxy.url,
             cache=directory / "cache",
         )
-        weather = Weather(rate, seed, without("403 ExpiredToken"), patience=PATIENCE)
+        kinds, tries = without("403 ExpiredToken"), bucket.config().retries
+        weather = Weather(rate, seed, kinds, patience=PATIENCE, in_a_row=tries)
         if bucket.server.name == "moto":  # which checks no signatures
             credentials = directory / "credentials"
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
