@@ -187,6 +187,24 @@ def content_type_for(name: str, attributes: Attributes) -> str:
         return DIRECTORY_TYPE
     if not stat.S_ISREG(attributes.mode):
         return DEFAULT_TYPE
+    return _type_of_name(name)
+
+
+def content_type_renamed(content_type: str, metadata: Mapping[str, str], old: str, new: str) -> str:
+    """Content-Type of a file's object whose key `old` becomes `new`.
+
+    What only followed from the old extension follows the new one: programs write under another
+    name and rename. Every other type was chosen by somebody and stays.
+    """
+    mode = _mode({name.lower(): value for name, value in metadata.items()}.get("mode"))
+    if mode is not None and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return content_type
+    if content_type != _type_of_name(old):
+        return content_type
+    return _type_of_name(new)
+
+
+def _type_of_name(name: str) -> str:
     # The last extension alone: x.tar.gz is gzip, not a tar file.
     extension = os.path.splitext(name)[1].lower()
     return _type_of_extension(extension) if extension else DEFAULT_TYPE

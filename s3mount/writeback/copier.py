@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from s3mount.core.config import MIB, WritebackConfig
-from s3mount.core.metadata import Attributes, encode, with_mtime
+from s3mount.core.metadata import Attributes, content_type_renamed, encode, with_mtime
 from s3mount.store.base import (
     KEPT_HEADERS,
     Condition,
@@ -82,10 +82,12 @@ class Copier:
         *,
         etag: str | None,
         attributes: Attributes | None,
+        renames: bool = False,
         origin: ObjectStore | None = None,
         progress: Progress = lambda amount: None,
     ) -> Copied:
         """Copies bytes, metadata, headers and tags; with `attributes` these replace the old ones.
+        `renames`: the file has another name afterwards, which may mean another Content-Type.
         `origin`: the store of the source's bucket, where that is another one. `progress` is told of
         bytes as they are copied.
 
@@ -104,9 +106,12 @@ class Copier:
             metadata = with_mtime(info.metadata, info.last_modified)
         else:
             metadata = encode(attributes, info.metadata)
-        headers = WriteHeaders(
-            metadata, {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
-        )
+        kept = {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
+        if renames and "content-type" in kept:
+            kept["content-type"] = content_type_renamed(
+                kept["content-type"], info.metadata, source, target
+            )
+        headers = WriteHeaders(metadata, kept)
         operation = CREATE if self._in_parts(info) else COPY
         tags = await self._tags.of(info, origin or self._store, operation)
         if operation == CREATE:

@@ -156,17 +156,16 @@ class Executors:
 
     async def _make_copy(self, intent: Intent, source: str, etag: str | None) -> Copied:
         """Raises PreconditionFailed only if it was somebody else who changed the source."""
+        copy = partial(
+            self._copier.copy, source, intent.key, attributes=intent.attributes, renames=True
+        )
         try:
-            return await self._copier.copy(
-                source, intent.key, etag=etag, attributes=intent.attributes
-            )
+            return await copy(etag=etag)
         except PreconditionFailed:
             found = await self._store.head(source)
             if not self._may_be_ours(found, intent):
                 raise
-            return await self._copier.copy(
-                source, intent.key, etag=found.etag, attributes=intent.attributes
-            )
+            return await copy(etag=found.etag)
 
     def _may_be_ours(self, found: ObjectInfo, intent: Intent) -> bool:
         return self._doubts.is_ours(found) or may_be_ours(found, intent.unanswered)

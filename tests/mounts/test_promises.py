@@ -88,6 +88,38 @@ def test_a_rename_replaces_its_target_and_never_leaves_a_moment_without_either(
     assert keys(bucket) == {"b"}
 
 
+def test_a_file_written_under_another_name_has_the_type_of_its_last_one(
+    mount: Mount, bucket: Bucket
+) -> None:
+    """As rsync, sed -i and editors do; a type that somebody chose stays."""
+    bucket.put("chosen.txt", b"x", ContentType="text/x-odd")
+    for name in (".page.html.Ab12", "link", "part.txt"):
+        if name == "link":
+            (mount.path / name).symlink_to("page.html")
+        else:
+            (mount.path / name).write_bytes(b"x")
+    mount.flush()
+    renames = {
+        ".page.html.Ab12": "page.html",
+        "link": "link.html",
+        "part.txt": "part.bin",
+        "chosen.txt": "chosen.html",
+    }
+    for old, new in renames.items():
+        (mount.path / old).rename(mount.path / new)
+    mount.flush()
+    types = {
+        new: bucket.client.head_object(Bucket=bucket.name, Key=new)["ContentType"]
+        for new in renames.values()
+    }
+    assert types == {
+        "page.html": "text/html",
+        "link.html": "application/octet-stream",
+        "part.bin": "application/octet-stream",
+        "chosen.html": "text/x-odd",
+    }
+
+
 def test_renameat2_knows_noreplace_and_refuses_exchange(mount: Mount) -> None:
     import ctypes
 

@@ -15,6 +15,7 @@ from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import (
     Attributes,
     content_type_for,
+    content_type_renamed,
     decode,
     defaults_for,
     encode,
@@ -260,6 +261,30 @@ def test_content_types_go_by_the_last_extension() -> None:
     assert content_type_for("l.txt", Attributes(0o120777, 0, 0, 0, 0, 0)) == (
         "application/octet-stream"
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "before", "after"),
+    [
+        ("d/.x.html.Ab12", "d/x.html", "application/octet-stream", "text/html"),
+        ("d.css/sedQ1", "d.css/x.txt", "application/octet-stream", "text/plain"),
+        ("x.txt", "x.txt-copy", "text/plain", "application/octet-stream"),
+        ("x.txt", "x.html", "text/x-odd", "text/x-odd"),
+        ("x.html", "x.txt", "text/html; charset=utf-8", "text/html; charset=utf-8"),
+        ("x", "y", "application/octet-stream", "application/octet-stream"),
+    ],
+)
+def test_a_type_that_followed_from_the_old_name_follows_the_new_one(
+    old: str, new: str, before: str, after: str
+) -> None:
+    assert content_type_renamed(before, {}, old, new) == after
+    assert content_type_renamed(before, {"Mode": "33188"}, old, new) == after
+
+
+def test_only_files_have_a_type_by_their_name() -> None:
+    for mode in ("41471", "4516"):  # a symlink, a FIFO
+        renamed = content_type_renamed("application/octet-stream", {"mode": mode}, "l", "l.txt")
+        assert renamed == "application/octet-stream"
 
 
 def test_the_options_overrides_are_shown() -> None:
