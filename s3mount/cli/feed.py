@@ -16,7 +16,7 @@ from s3mount.cli.feed_stream import open_stream
 from s3mount.cli.mount import complain
 from s3mount.cli.progress import Bar, progress_bar, quiet_option
 from s3mount.cli.service import Service, refuse, run, service_options
-from s3mount.cli.texts import count_text, size_text, time_text
+from s3mount.cli.texts import count_text, printable, size_text, time_text
 from s3mount.cli.values import size as parse_size
 from s3mount.core.errors import ConfigurationError
 from s3mount.core.keys import name_from_bytes
@@ -342,8 +342,7 @@ class _Feed:
 
 
 def _shown(path: str) -> str:
-    """Control characters do not reach the screen."""
-    return "".join(char if char.isprintable() else "?" for char in path) or "."
+    return printable(path) or "."
 
 
 def _rules(given: list[tuple[bool, str]]) -> "Rules":

@@ -129,6 +129,10 @@ class StatCache:
             return None
         try:
             return await trio.to_thread.run_sync(self._attempt, work, limiter=self._limiter)
+        except (ValueError, OverflowError) as error:
+            # What SQLite cannot hold: a key that is not UTF-8, a broken server's size.
+            log.warning("stat cache: %s; done without it", error)
+            return None
         except (sqlite3.Error, OSError) as error:
             log.warning("stat cache %s: %s; going on without it", self.path, error)
             self._broken = True

@@ -1,6 +1,7 @@
 """From an HTTP answer to values and typed errors. No I/O."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -14,6 +15,7 @@ from s3mount.store.errors import StoreError
 from s3mount.store.integrity import CHECKSUMS
 
 META_PREFIX = "x-amz-meta-"
+MAX_SIZE = 2**63 - 1  # off_t
 _SHOWN_HEADERS = frozenset(KEPT_HEADERS) | {
     "x-amz-restore",
     "x-amz-missing-meta",
@@ -152,6 +154,14 @@ def iso_date(value: str) -> float:
     return float(int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()))
 
 
+def size_of(text: str) -> int:
+    """Of an object, in bytes. Raises ValueError for what no file can have."""
+    size = int(text)
+    if not 0 <= size <= MAX_SIZE:
+        raise ValueError(f"a size of {size}")
+    return size
+
+
 def object_info(
     key: str, headers: Mapping[str, str], asked_at: float, size: int | None = None
 ) -> ObjectInfo:
@@ -159,9 +169,9 @@ def object_info(
     or a size (`size`: the whole object's, where Content-Length is only that of a range)."""
     lowered = {name.lower(): value for name, value in headers.items()}
     etag = lowered.get("etag", "").strip('"')
-    length = lowered.get("content-length", "")
-    if size is None and length.isdigit():
-        size = int(length)
+    if size is None:
+        with suppress(ValueError):
+            size = size_of(lowered.get("content-length", ""))
     if not etag or size is None:
         raise errors.CorruptAnswer("no ETag or no size", operation="HeadObject", key=key)
     return ObjectInfo(

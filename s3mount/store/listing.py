@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from lxml import etree
 
 from s3mount.store import xml
-from s3mount.store.answers import error_for, iso_date
+from s3mount.store.answers import error_for, iso_date, size_of
 from s3mount.store.base import (
     DeleteFailure,
     ListedObject,
@@ -104,7 +104,7 @@ def _listed(element: etree._Element, encoded: bool, prefix: str) -> ListedObject
     try:
         return ListedObject(
             key=_decoded(texts["Key"], encoded),
-            size=int(texts["Size"]),
+            size=size_of(texts["Size"]),
             etag=texts.get("ETag", "").strip('"'),
             last_modified=iso_date(texts["LastModified"]),
             storage_class=texts.get("StorageClass") or "STANDARD",
@@ -131,7 +131,7 @@ def _part(texts: dict[str, str]) -> Part:
     return Part(
         int(texts["PartNumber"]),
         texts["ETag"].strip('"'),
-        int(texts["Size"]),
+        size_of(texts["Size"]),
         texts.get("ChecksumCRC32C") or None,
     )
 

@@ -43,6 +43,10 @@ def _claimed_ports() -> tuple[int, socket.socket]:
                 return first, claim
 
 
+class CephError(Exception):
+    """The script failed; what it said."""
+
+
 class CephServer:
     """A context manager. `conf` are lines for ceph.conf's [client] section."""
 
@@ -87,7 +91,7 @@ class CephServer:
             self.port, self._claim = _claimed_ports()
             try:
                 self.up()
-            except subprocess.CalledProcessError:
+            except CephError:
                 if attempt == 3:
                     raise
             else:
@@ -148,13 +152,16 @@ class CephServer:
         return Server("ceph", self.server.url, key["access_key"], key["secret_key"])
 
     def _script(self, command: str, *arguments: str) -> str:
-        return subprocess.run(
+        done = subprocess.run(
             [str(SCRIPT), command, "--dir", str(self.directory), *arguments],
-            check=True,
+            check=False,
             capture_output=True,
             text=True,
             timeout=120,
-        ).stdout
+        )
+        if done.returncode != 0:  # e.g. no room on the disk
+            raise CephError(f"{SCRIPT.name} {command} {arguments}: {done.stderr}")
+        return done.stdout
 
     def _purge(self) -> None:
         self._claim.close()

@@ -1,6 +1,7 @@
 """Attributes on disk: by version, bounded, and never trusted where they cannot be sure."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -84,6 +85,28 @@ async def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) ->
     await cache.store([row("a")])
     assert await cache.load("") == {}
     await cache.aclose()
+
+
+async def test_what_sqlite_cannot_hold_is_done_without(tmp_path: Path) -> None:
+    """A size of a broken server, a key that is not UTF-8: no reason to end the mount."""
+    cache = StatCache(tmp_path / "stat.db", 500)
+    await cache.store([row("a")])
+    await cache.store([row("b"), replace(row("large"), size=1 << 70)])
+    await cache.store([row("not utf-8 \udcff")])
+    assert await cache.load("", "not utf-8 \udcff") == {}
+    await cache.store([row("c")])
+    assert await cache.load("", "a", "c") == {name: row(name) for name in "abc"}
+    await cache.aclose()
+
+
+async def test_keys_that_are_not_utf_8_are_unreachable_and_no_name_beside_them_is(
+    tmp_path: Path,
+) -> None:
+    bench = Bench()
+    bench.put("a", "\udcfe", "m", "n/o", "z\udcff", data=b"1")
+    names = bench.namespace(stat_cache=StatCache(tmp_path / "stat.db", 500))
+    assert [entry.name for entry in await entries_of(names, names.root)] == ["a", "m", "n"]
+    await names.aclose()
 
 
 async def test_after_a_restart_a_listing_of_known_files_costs_only_lists(tmp_path: Path) -> None:

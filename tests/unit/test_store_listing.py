@@ -115,6 +115,8 @@ def test_a_listing_that_is_none_or_contradicts_itself_is_refused() -> None:
         (whole.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""), None),
         (whole.replace(b"<IsTruncated>true</IsTruncated>", b""), None),
         (whole.replace(b"<Size>5</Size>", b"<Size>five</Size>"), None),
+        (whole.replace(b"<Size>5</Size>", b"<Size>-5</Size>"), None),
+        (whole.replace(b"<Size>5</Size>", b"<Size>9223372036854775808</Size>"), None),
         (whole.replace(b"<Size>5</Size>", b""), None),
         (b"<html><body>Welcome</body></html>", None),
         (b"", None),
