@@ -2,10 +2,12 @@
 
 import errno
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 
 from s3mount.core.errors import FilesystemError
 from s3mount.core.metadata import Attributes, encode
+from s3mount.core.posix_acl import ACCESS_ACL, is_minimal, permissions_of, with_permissions
 from s3mount.filesystem.mutations import Mutations
 from s3mount.filesystem.state import State
 from s3mount.filesystem.timestamps import now_ns
@@ -49,6 +51,7 @@ class AttributeChanges:
         new = replace(
             old,
             mode=old.mode if mode is None else mode,
+            xattrs=old.xattrs if mode is None else _after_chmod(old.xattrs, mode),
             uid=old.uid if uid is None else uid,
             gid=old.gid if gid is None else gid,
             atime_ns=old.atime_ns if atime_ns is None else atime_ns,
@@ -79,7 +82,9 @@ class AttributeChanges:
         return [name.encode("utf-8", "surrogateescape") for name in names]
 
     async def set_xattr(self, inode: Inode, name: bytes, value: bytes) -> None:
-        """ENOSPC where the object's metadata would exceed what the service stores (2 KB)."""
+        """ENOSPC where the object's metadata would exceed what the service stores (2 KB).
+
+        An access ACL sets the mode bits, too."""
         if len(name) > XATTR_NAME_MAX:
             raise FilesystemError(errno.ERANGE)
         if name in _XATTR_NAMESPACES:
@@ -96,9 +101,23 @@ class AttributeChanges:
             raise FilesystemError(errno.EROFS)
         old = await self.known(inode)
         xattrs = {key: kept for key, kept in old.xattrs.items() if key != name}
+        mode = old.mode
+        if name == ACCESS_ACL and value is not None:
+            mode = mode & ~0o777 | permissions_of(value)
+            value = None if is_minimal(value) else value
         if value is not None:
             xattrs[name] = value
-        await self._store(inode, old, replace(old, xattrs=xattrs, ctime_ns=now_ns()))
+        await self._store(inode, old, replace(old, mode=mode, xattrs=xattrs, ctime_ns=now_ns()))
+
+
+def _after_chmod(xattrs: Mapping[str, bytes], mode: int) -> Mapping[str, bytes]:
+    acl = xattrs.get(ACCESS_ACL)
+    if acl is None:
+        return xattrs
+    try:
+        return {**xattrs, ACCESS_ACL: with_permissions(acl, mode)}
+    except FilesystemError:  # stored by others, and no ACL
+        return xattrs
 
 
 def _text(name: bytes) -> str:

@@ -8,6 +8,7 @@ import random
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -474,6 +475,59 @@ def test_touch_after_writing_does_not_make_a_file_older(sides: Sides) -> None:
         written = path.stat().st_mtime_ns
         path.touch()
         assert path.stat().st_mtime_ns >= written
+
+
+def access_acl(*entries: tuple[int, int, int]) -> bytes:
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def test_an_access_acl_and_the_mode_say_the_same(sides: Sides) -> None:
+    """cp -a, install and tar set modes by ACLs alone, where these are taken."""
+    name, nobody = "system.posix_acl_access", 2**32 - 1
+    minimal = access_acl((1, 7, nobody), (4, 5, nobody), (32, 1, nobody))
+    extended = access_acl(
+        (1, 6, nobody), (2, 7, 1001), (4, 4, nobody), (16, 5, nobody), (32, 0, nobody)
+    )
+
+    def acl(path: Path) -> bytes | str:
+        try:
+            return os.getxattr(path, name)
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+
+    for root in (sides.mounted, sides.local):
+        (root / "f").touch(0o600)
+        (root / "d").mkdir(0o700)
+    for path in ("d", "f"):
+        for value in (minimal, extended):
+
+            def set_it(root: Path, path: str = path, value: bytes = value) -> None:
+                os.setxattr(root / path, name, value)
+
+            def change_mode(root: Path, path: str = path) -> None:
+                (root / path).chmod(0o721)
+
+            def read_it(root: Path, path: str = path) -> bytes | str:
+                return acl(root / path)
+
+            for call in (set_it, read_it, change_mode, read_it):
+                sides.same(call, path)
+    assert isinstance(sides.same(lambda root: os.setxattr(root / "f", name, b"no ACL")), str)
+
+
+def test_cp_a_keeps_modes(sides: Sides) -> None:
+    source = sides.local / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "f").touch()
+    for path, mode in {source / "f": 0o754, source / "d": 0o2751, source: 0o711}.items():
+        path.chmod(mode)
+
+    def copied(root: Path) -> list[str]:
+        subprocess.run(["cp", "-a", source, root / "copy"], check=True)
+        paths = (root / "copy", root / "copy" / "d", root / "copy" / "f")
+        return [stat.filemode(path.stat().st_mode) for path in paths]
+
+    assert copied(sides.mounted) == ["drwx--x--x", "drwxr-s--x", "-rwxr-xr--"]
 
 
 def test_times_that_cannot_be_stored_become_the_nearest_that_can(
