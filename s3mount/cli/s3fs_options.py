@@ -198,10 +198,7 @@ def _root_mode(text: str) -> int:
 
 def _verify_hostname(settings: Settings, text: str | None) -> None:
     if text == "0":
-        raise ConfigurationError(
-            "checking the certificate but not its name is not possible; use"
-            " no_check_certificate instead"
-        )
+        settings.set("front", "any_hostname", True)
 
 
 def _curldbg(settings: Settings, text: str | None) -> None:

@@ -31,7 +31,8 @@ class Settings:
 
     The front section is for the command line alone: bucket, mountpoint, cache_dir, read_cache,
     spool_parent, passwd_file, log_file, log_timestamps, instance_name, servicepath,
-    free_space_ratio, sse_custom, need_session_token, need_cache_dir.
+    free_space_ratio, sse_custom, need_session_token, need_cache_dir,
+    any_hostname.
     """
 
     values: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -245,6 +246,12 @@ def _keys(credentials: Credentials | None) -> dict[str, Any]:
 
 
 def _check_combinations(settings: Settings, environment: Mapping[str, str]) -> None:
+    # Nothing is checked with no_check_certificate, which may come later.
+    if settings.get("front", "any_hostname") and settings.get("store", "verify_tls", True):
+        raise ConfigurationError(
+            "-o ssl_verify_hostname: checking the certificate but not its name is not possible;"
+            " use no_check_certificate instead"
+        )
     if settings.get("front", "need_session_token") and (
         "AWS_ACCESS_KEY_ID" in environment and "AWS_SESSION_TOKEN" not in environment
     ):

@@ -324,6 +324,15 @@ def test_nonsense_is_refused_by_name(words: str, message: str, tmp_path: Path) -
         configured(tmp_path, words)
 
 
+@pytest.mark.parametrize("words", ["no_check_certificate,{}", "{},no_check_certificate"])
+def test_the_name_in_a_certificate_that_is_not_checked_does_not_matter(
+    words: str, tmp_path: Path
+) -> None:
+    """s3fs's own tests mount with both."""
+    config, _ = configured(tmp_path, words.format("ssl_verify_hostname=0"))
+    assert not config.store.verify_tls
+
+
 def test_switches_that_are_off_change_nothing(tmp_path: Path) -> None:
     config, _ = configured(tmp_path, "public_bucket=0,use_xattr=0")
     plain, _ = configured(tmp_path)
