@@ -1,5 +1,6 @@
 """Fixtures that every test may use: S3 services, buckets of their own, a bound on time."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"bounded(seconds): ends the test after so long, not after {DEFAULT_SECONDS} s"
     )
     config.addinivalue_line(
+        "markers", "provokes: the code is made to fail in a way that it logs with a traceback"
+    )
+    config.addinivalue_line(
         "markers", "long: begins before the others, so that no process is alone with it at the end"
     )
 
@@ -60,6 +64,28 @@ def _bounded(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, previous)
+
+
+class _Unexpected(logging.Handler):
+    """What is logged with its traceback is a mistake of the code's, though it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_unexpected(request: pytest.FixtureRequest) -> Iterator[None]:
+    handler = _Unexpected()
+    logging.getLogger("s3mount").addHandler(handler)
+    yield
+    logging.getLogger("s3mount").removeHandler(handler)
+    if request.node.get_closest_marker("provokes") is None:
+        assert handler.found == []
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Attributes that listings do not carry: HEADs, one for each inode at a time, many in parallel."""
 
-import contextlib
 import errno
 import logging
 from collections import deque
@@ -195,8 +194,12 @@ class AttributeFetcher:
         """Runs `work` in the background, if there is one; whoever needs it meets its error."""
 
         async def run() -> None:
-            with contextlib.suppress(StoreError, FilesystemError):
+            try:
                 await work()
+            except (StoreError, FilesystemError):
+                pass
+            except Exception:  # no reason to end the mount
+                log.exception("looking ahead failed unexpectedly")
 
         if self.nursery is not None:
             self.nursery.start_soon(run)
@@ -211,6 +214,8 @@ class AttributeFetcher:
                 await self.fetch(inode)
             except (StoreError, FilesystemError) as error:
                 log.warning("attributes of %r: %s", self._tree.key(inode), error)
+            except Exception:  # no reason to end the mount
+                log.exception("attributes of %r failed unexpectedly", self._tree.key(inode))
 
 
 def _stands_for_directory(info: ObjectInfo) -> bool:

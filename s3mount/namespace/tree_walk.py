@@ -136,6 +136,8 @@ class TreeWalk:
                 self._news = trio.Event()
         except (StoreError, FilesystemError) as error:
             log.debug("flat listing of %r given up: %s", self.prefix, error)
+        except Exception:  # no reason to end the mount
+            log.exception("the flat listing of %r failed unexpectedly", self.prefix)
         finally:
             self.stop()
 

@@ -102,6 +102,7 @@ HANDLERS: list[tuple[str, tuple[Any, ...]]] = [
 ]
 
 
+@pytest.mark.provokes
 @pytest.mark.parametrize(("name", "args"), HANDLERS, ids=[name for name, _ in HANDLERS])
 async def test_a_bug_in_any_handler_is_answered_eio_and_logged_with_its_traceback(
     name: str, args: tuple[Any, ...], caplog: pytest.LogCaptureFixture
