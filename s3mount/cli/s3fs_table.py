@@ -135,6 +135,7 @@ S3FS_OPTIONS: tuple[S3fsOption, ...] = (
              " they are read"),
     understood("update_parent_dir_stat", "a directory's times follow its contents (the default)",
                switch("mount", "update_parent_times")),
+    accepted("createbucket", "a mount makes no bucket: it must be there"),
     understood("nonempty", "mount over a directory that has files", switch("mount", "nonempty")),
 )  # fmt: skip
 
@@ -143,5 +144,5 @@ BY_NAME = {option.name: option for option in S3FS_OPTIONS}
 # s3fs's options without -o.
 ARGUMENTS = {
     "-s": "single-threaded mode does not exist here; ignored",
-    "-u": "orphaned uploads are listed by: aws s3api list-multipart-uploads --bucket BUCKET",
+    "-u": "uploads in progress: s3mount uploads list BUCKET, s3mount uploads abort BUCKET",
 }

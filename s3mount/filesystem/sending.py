@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.core.metadata import content_type_for, encode
+from s3mount.core.metadata import content_type_for, content_type_renamed, encode
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
     ALWAYS,
@@ -41,6 +41,9 @@ def headers_of(file: "OpenFile") -> WriteHeaders:
     headers = {"content-type": content_type_for(file.inode.name, attributes)}
     if kept is not None:
         headers.update({name: kept.headers[name] for name in KEPT_HEADERS if name in kept.headers})
+        headers["content-type"] = content_type_renamed(
+            headers["content-type"], kept.metadata, kept.key, file.inode.name
+        )
     return WriteHeaders(encode(attributes, kept.metadata if kept is not None else {}), headers)
 
 

@@ -70,7 +70,7 @@ def test_s3fs_utility_modes_name_the_tool_that_does_it(
 ) -> None:
     result = CliRunner().invoke(main, line.split())
     assert result.exit_code == 2
-    assert "aws s3api list-multipart-uploads" in result.output
+    assert "s3mount uploads list BUCKET" in result.output
     assert started == []
 
 
