@@ -10,6 +10,7 @@ import struct
 from s3mount.core.errors import FilesystemError
 
 ACCESS_ACL = "system.posix_acl_access"
+ACLS = b"system.posix_acl_"  # what the names of both kinds begin with
 
 _HEADER = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")  # tag, permissions, uid or gid

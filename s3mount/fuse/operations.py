@@ -28,6 +28,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from s3mount.core.posix_acl import ACLS
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.fuse.attributes import entry_attributes, statvfs_data, wanted_changes
 from s3mount.fuse.errno import ORDINARY, cause_of, describe, errno_of, is_expected
@@ -210,6 +211,7 @@ class Operations(pyfuse3.Operations):
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
         self._require_xattrs()
+        await self._must_own_acl(inode, name, ctx)
         await self._filesystem.setxattr(inode, name, value)
 
     @answered
@@ -224,7 +226,15 @@ class Operations(pyfuse3.Operations):
     @answered
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         self._require_xattrs()
+        await self._must_own_acl(inode, name, ctx)
         await self._filesystem.removexattr(inode, name)
+
+    async def _must_own_acl(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
+        """ACLs set the mode. Kernels before 6.2 check nothing where a file system stores them."""
+        if ctx.uid and name.startswith(ACLS):
+            found = await self._filesystem.getattr(inode)
+            if found.attributes.uid != ctx.uid:
+                raise FUSEError(errno.EPERM)
 
     def _require_xattrs(self) -> None:
         if not self._xattrs:

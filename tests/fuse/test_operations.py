@@ -252,6 +252,23 @@ async def test_a_hard_link_is_refused_rather_than_silently_copied() -> None:
     assert filesystem.calls == []
 
 
+@pytest.mark.parametrize(("uid", "may"), [(0, True), (12, True), (1000, False)])
+async def test_an_acl_is_changed_by_root_and_the_owner_alone(uid: int, may: bool) -> None:
+    ops, filesystem = operations(STAT)
+    caller = cast(pyfuse3.RequestContext, SimpleNamespace(uid=uid, gid=34, pid=1, umask=0o22))
+    acl = pyfuse3.XAttrNameT(b"system.posix_acl_access")
+    for change in (ops.setxattr(INODE, acl, b"v", caller), ops.removexattr(INODE, acl, caller)):
+        if may:
+            await change
+        else:
+            with pytest.raises(pyfuse3.FUSEError) as raised:
+                await change
+            assert raised.value.errno == errno.EPERM
+    changed = [name for name, _, _ in filesystem.calls if name != "getattr"]
+    assert changed == (["setxattr", "removexattr"] if may else [])
+    await ops.setxattr(INODE, XATTR, b"v", caller)  # of others the kernel decides
+
+
 @pytest.mark.parametrize("name", ["getxattr", "setxattr", "listxattr", "removexattr"])
 async def test_xattrs_that_nobody_asked_for_answer_enosys(name: str) -> None:
     ops, filesystem = operations(b"", xattrs=False)
