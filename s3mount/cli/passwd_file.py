@@ -44,10 +44,11 @@ def find_credentials(
         return None
     home = Path(environment.get("HOME") or "/")
     shared = environment.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials"
-    if Path(shared).exists():
+    # os.path's own answer no where Path raises: in the home directory of somebody else.
+    if os.path.exists(shared):
         return None
     for path in (home / ".passwd-s3fs", SYSTEM_FILE):
-        if path.exists() and os.access(path, os.R_OK):
+        if os.access(path, os.R_OK):
             return read_passwd_file(path, bucket)
     return None
 
@@ -56,7 +57,8 @@ def read_passwd_file(path: Path, bucket: str) -> Credentials:
     """The entry for `bucket`, else the one for every bucket."""
     try:
         found = path.stat()
-        text = path.read_text()
+        # Asked first: a pipe may never end, nor a device.
+        text = path.read_text() if stat.S_ISREG(found.st_mode) else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigurationError(f"the passwd_file {path} cannot be read: {reason}") from None
@@ -111,7 +113,8 @@ def _aws_style(path: Path, text: str) -> Credentials:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(text)
-        section = parser["default" if parser.has_section("default") else parser.sections()[0]]
+        first = next(iter(parser.sections()), "default")
+        section = parser["default" if parser.has_section("default") else first]
         return Credentials(
             section["aws_access_key_id"],
             section["aws_secret_access_key"],

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from s3mount.cli import values
@@ -139,7 +138,7 @@ def _use_sse(settings: Settings, text: str | None) -> None:
         elif os.environ.get("AWSSSECKEYS"):
             keys = os.environ["AWSSSECKEYS"].split(":")
             settings.set("store", "sse_customer_key", _customer_key(keys[0]))
-    elif Path(text or "").is_file():
+    elif os.path.isfile(text or ""):
         settings.set("front", "sse_custom", True)
         _load_customer_key(settings, text or "")
     else:

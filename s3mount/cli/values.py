@@ -1,5 +1,6 @@
 """What an option's text means: sizes, times, modes, yes and no."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,9 @@ from s3mount.core.errors import ConfigurationError
 
 Parse = Callable[[str], Any]
 
+MOST_BYTES = 2.0**64  # what statvfs can tell
+MOST_SECONDS = 36_500 * 86_400.0  # a century: the system's clocks take no more than three
+MOST_DIGITS = 10  # of the greatest user id; nobody counts that far in anything else
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?b)?", re.IGNORECASE)
 
@@ -20,7 +24,10 @@ def size(text: str) -> int:
         raise ConfigurationError(f"{text!r} is not a size; write e.g. 8M, 1.5GiB or 500000")
     number, unit, suffix = match[1], match[2].lower(), (match[3] or "").lower()
     base = 1000 if suffix == "b" else 1024
-    return int(float(number) * base ** _UNITS[unit]) if unit else int(float(number))
+    found = float(number) * (base ** _UNITS[unit] if unit else 1)
+    if found > MOST_BYTES:
+        raise ConfigurationError(f"{_brief(text)} is more bytes than any disk has")
+    return int(found)
 
 
 def megabytes(text: str) -> int:
@@ -29,8 +36,10 @@ def megabytes(text: str) -> int:
 
 
 def whole_number(text: str) -> int:
-    if not re.fullmatch(r"\d+", text):
-        raise ConfigurationError(f"{text!r} is not a whole number")
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ConfigurationError(f"{_brief(text)} is not a whole number")
+    if len(text.lstrip("0")) > MOST_DIGITS:
+        raise ConfigurationError(f"{_brief(text)} is too large a number")
     return int(text)
 
 
@@ -46,7 +55,10 @@ def seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if match is None:
         raise ConfigurationError(f"{text!r} is not a time; write e.g. 3, 0.5, 90s, 10m or 1h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    found = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    if found > MOST_SECONDS:
+        raise ConfigurationError(f"{_brief(text)} is too long; write at most 36500d")
+    return found
 
 
 def octal(text: str) -> int:
@@ -67,14 +79,22 @@ def identifier(text: str) -> int:
 def path(text: str) -> Path:
     if not text:
         raise ConfigurationError("an empty path; name a directory or file")
-    return Path(text).expanduser().absolute()
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(f"nobody has the home directory {_brief(text)}") from None
 
 
 def existing_file(text: str) -> Path:
     found = path(text)
-    if not found.is_file():
-        raise ConfigurationError(f"there is no file {found}")
+    if not os.path.isfile(found):
+        raise ConfigurationError(f"there is no file {_brief(str(found))}")
     return found
+
+
+def _brief(text: str) -> str:
+    """For a message; what is too large is often too long."""
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."
 
 
 def word(text: str) -> str:

@@ -1,5 +1,6 @@
 """From an HTTP answer to values and typed errors. No I/O."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +17,10 @@ from s3mount.store.integrity import CHECKSUMS
 
 META_PREFIX = "x-amz-meta-"
 MAX_SIZE = 2**63 - 1  # off_t
+# Seconds: the year 2242. Times are kept as nanoseconds in 64 bits, and none but a broken clock is
+# further from now.
+_LATEST = 2.0**33
+_CONTROLS = re.compile("[\x00-\x1f\x7f]+")
 _SHOWN_HEADERS = frozenset(KEPT_HEADERS) | {
     "x-amz-restore",
     "x-amz-missing-meta",
@@ -139,9 +144,9 @@ def http_date(value: str) -> float:
     """Seconds since the epoch of an HTTP date; 0.0 if it is missing or nonsense."""
     try:
         parsed = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return _seconds(parsed)
 
 
 def iso_date(value: str) -> float:
@@ -151,7 +156,12 @@ def iso_date(value: str) -> float:
         parsed = datetime.fromisoformat(value)
     except ValueError:
         return 0.0
-    return float(int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()))
+    return float(int(_seconds(parsed)))
+
+
+def _seconds(parsed: datetime) -> float:
+    seconds = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    return seconds if 0 <= seconds <= _LATEST else 0.0
 
 
 def size_of(text: str) -> int:
@@ -167,7 +177,7 @@ def object_info(
 ) -> ObjectInfo:
     """From the headers of HEAD or GET, names in any case. Raises CorruptAnswer without an ETag
     or a size (`size`: the whole object's, where Content-Length is only that of a range)."""
-    lowered = {name.lower(): value for name, value in headers.items()}
+    lowered = {name.lower(): _one_line(value) for name, value in headers.items()}
     etag = lowered.get("etag", "").strip('"')
     if size is None:
         with suppress(ValueError):
@@ -202,6 +212,12 @@ def version_id(headers: Mapping[str, str]) -> str | None:
     """None also for the 'null' version of a bucket without versioning."""
     value = headers.get("x-amz-version-id")
     return None if value in {None, "", "null"} else value
+
+
+def _one_line(value: str) -> str:
+    """A folded header as one line: what is kept of an object is sent again, and with a line's end
+    in it no request can be."""
+    return value if value.isprintable() else _CONTROLS.sub(" ", value).strip()
 
 
 def _header_text(value: str) -> str:

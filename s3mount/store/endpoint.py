@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -29,8 +30,15 @@ log = logging.getLogger(__name__)
 # At DEBUG they log whole requests: session tokens, customer keys (ruling 20).
 for _name in ("boto3", "botocore", "urllib3"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+# It warns of headers that are none with a traceback; what they were needed for is looked at here.
+logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 
 DEFAULT_REGION = "us-east-1"
+_REGION = re.compile("[A-Za-z0-9-]{1,63}")
+_HOST = re.compile("[A-Za-z0-9._:-]{1,255}")
+# What botocore raises where a credential_process, a profile or a service of credentials says
+# something that it does not expect.
+_SOURCE_FAILED = (BotoCoreError, AttributeError, KeyError, OSError, TypeError, ValueError)
 RELOAD_INTERVAL = 10.0  # seconds between two readings of credentials that were refused
 
 
@@ -82,12 +90,17 @@ class Connection:
         try:
             found = session.get_credentials()
             frozen = None if found is None else found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except _SOURCE_FAILED as error:
             raise errors.BadCredentials(f"no credentials: {error}") from error
         if frozen is None or not frozen.access_key:
             raise errors.BadCredentials(
                 "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, "
                 "or passwd_file"
+            )
+        if not all((text or "").isprintable() for text in frozen):
+            raise errors.BadCredentials(
+                "the credentials that were found hold line ends or other characters that no request"
+                " can carry: copy them anew to where they come from"
             )
         return frozen
 
@@ -103,26 +116,34 @@ class Connection:
         return self.credentials() != refused
 
     def use_region(self, region: str) -> None:
-        """The bucket turned out to be in `region`."""
+        """The bucket turned out to be in `region`; what cannot be one is not believed."""
+        if not _REGION.fullmatch(region):
+            return
         with self._lock:
             log.info("bucket %s is in region %s", self.config.bucket, region)
             self._region = region
             self._client = self._endpoint = None
 
     def use_location(self, url: str) -> None:
-        """A redirect named another address of the bucket, `url` without the key."""
-        parts = urlsplit(url)
-        if not parts.hostname or parts.scheme not in {"http", "https"}:
+        """A redirect named another address of the bucket, `url` without the key; what cannot be
+        one is not believed."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            return
+        hostname = parts.hostname or ""
+        if not _HOST.fullmatch(hostname) or parts.scheme not in {"http", "https"}:
             return
         with self._lock:
             current = self._endpoint
             region = current.region if current else DEFAULT_REGION
             log.info("bucket %s is at %s", self.config.bucket, parts.netloc)
-            bucket_host = parts.hostname.startswith(f"{self.config.bucket}.")
+            bucket_host = hostname.startswith(f"{self.config.bucket}.")
             self._endpoint = _endpoint(
                 parts.scheme,
-                parts.hostname,
-                parts.port,
+                hostname,
+                port,
                 "" if bucket_host else f"/{self.config.bucket}",
                 region,
             )
@@ -171,7 +192,7 @@ class Connection:
         if self._client is None:
             try:
                 self._client = self._new_client()
-            except (BotoCoreError, ValueError) as error:
+            except _SOURCE_FAILED as error:
                 raise ConfigurationError(f"the S3 client refuses: {error}") from error
         return self._client
 
@@ -189,10 +210,16 @@ class Connection:
             parameter_validation=False,
         )
         verify: bool | str | None = config.ca_bundle if config.verify_tls else False
-        return self._session_locked().client(
+        session = self._session_locked()
+        region = self._region
+        if (
+            session.region_name == ""
+        ):  # AWS_DEFAULT_REGION= in an environment; nothing can be signed
+            region = region or DEFAULT_REGION
+        return session.client(
             "s3",
             endpoint_url=self._endpoint_url,
-            region_name=self._region,
+            region_name=region,
             verify=verify,
             config=settings,
         )
@@ -211,7 +238,7 @@ class Connection:
         client.meta.events.register_first(event, capture)
         try:
             client.head_object(Bucket=self.config.bucket, Key="k")
-        except BotoCoreError as error:
+        except _SOURCE_FAILED as error:
             if "redentials" in type(error).__name__:
                 raise errors.BadCredentials(str(error)) from error
             raise ConfigurationError(f"no request can be made: {error}") from error
@@ -242,4 +269,5 @@ def https_proxy(endpoint: Endpoint) -> str | None:
     """HTTPS_PROXY unless NO_PROXY excepts the host. Plain http goes without a proxy: one would
     need absolute URLs, which urllib3 changes (`..`)."""
     proxies = get_environ_proxies(f"{endpoint.scheme}://{endpoint.authority}")
-    return proxies.get("https") or None
+    proxy = proxies.get("https") or None
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -1,6 +1,7 @@
 """One HTTP exchange over kept connections, in the calling thread."""
 
 import http.client
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from urllib3.exceptions import (
 )
 
 from s3mount.core.config import StoreConfig
+from s3mount.core.errors import ConfigurationError
 from s3mount.store import errors
 from s3mount.store.base import Body, SlicedBody
 from s3mount.store.counts import Counts
@@ -29,7 +31,10 @@ from s3mount.store.request import Answer, Request
 # One sendall's timeout covers all its bytes; 256 KiB within the read timeout of 20 s are
 # 13 KB/s, so a slow line is not taken for a dead one. The loop costs 4 us a slice.
 SEND_SLICE = 256 * 1024
+MOST_BYTES = 512 * 1024 * 1024  # of an answer: a hundred times what is ever asked for
 READ_SLICE = 4 * 1024 * 1024  # the deadline is looked at in between; joining them costs a copy
+
+_LENGTH = re.compile("[0-9]{1,19}")
 
 
 def _acknowledge_at_once(connection: HTTPConnection) -> None:
@@ -74,6 +79,10 @@ class _TlsConnection(HTTPSConnection):
         return super().getresponse()
 
 
+class _BodyTooLarge(Exception):
+    """It may have no end."""
+
+
 class _BodyTooSlow(Exception):
     """The deadline passed while a body was being sent or read."""
 
@@ -95,6 +104,7 @@ class Exchange:
         self._ca_bundle = ca_bundle
 
     def pool(self, endpoint: Endpoint) -> HTTPConnectionPool:
+        """Raises ConfigurationError."""
         silence = {"send_timeout": self._config.read_timeout}
         if endpoint.scheme == "http":
             plain = HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=self._threads)
@@ -109,7 +119,10 @@ class Exchange:
         }
         pool: HTTPConnectionPool
         if proxy := https_proxy(endpoint):
-            manager = urllib3.ProxyManager(proxy, **trust)
+            try:
+                manager = urllib3.ProxyManager(proxy, **trust)
+            except ValueError as error:
+                raise ConfigurationError(f"HTTPS_PROXY names no proxy: {error}") from error
             pool = manager.connection_from_host(endpoint.host, endpoint.port, "https")
         else:
             pool = HTTPSConnectionPool(endpoint.host, endpoint.port, **trust)
@@ -152,6 +165,8 @@ class Exchange:
             data = _read(response, deadline)
         except _BodyTooSlow as error:
             raise self._lost(errors.DeadlineExceeded, request, "the body is too slow") from error
+        except _BodyTooLarge as error:
+            raise self._lost(errors.CorruptAnswer, request, "the body is too large") from error
         except (HTTPError, OSError) as error:
             raise self._translated(error, request) from error
         self._counts.add("BytesOut", size)
@@ -201,18 +216,20 @@ def _brief(error: Exception) -> str:
 
 
 def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """The whole body; raises IncompleteRead if it is short, _BodyTooSlow after the deadline."""
-    length = int(response.headers.get("content-length") or 0)
-    if length <= READ_SLICE:
+    """The whole body; raises IncompleteRead if it is short, _BodyTooSlow after the deadline,
+    _BodyTooLarge beyond MOST_BYTES."""
+    length = response.headers.get("content-length", "")
+    if _LENGTH.fullmatch(length) and int(length) <= READ_SLICE:
         data = response.read()
         response.release_conn()
         return data
-    pieces = []
+    pieces, left = [], MOST_BYTES
     while piece := response.read(READ_SLICE):
         pieces.append(piece)
-        if time.monotonic() > deadline:
+        left -= len(piece)
+        if left < 0 or time.monotonic() > deadline:
             response.close()
-            raise _BodyTooSlow
+            raise _BodyTooLarge if left < 0 else _BodyTooSlow
     response.release_conn()
     return b"".join(pieces)
 

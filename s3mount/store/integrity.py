@@ -161,11 +161,15 @@ def multipart_etag(part_etags: list[str]) -> str | None:
 
 def composite_crc32c(crcs: list[str | None]) -> str | None:
     """S3's checksum of a multipart object whose parts have these CRC32Cs (base64); None if one is
-    unknown."""
+    unknown, or no such thing."""
     known = [crc for crc in crcs if crc is not None]
     if not known or len(known) < len(crcs):
         return None
-    return f"{crc32c(b''.join(map(base64.b64decode, known)))}-{len(known)}"
+    try:
+        joined = b"".join(map(base64.b64decode, known))
+    except ValueError:
+        return None
+    return f"{crc32c(joined)}-{len(known)}"
 
 
 def wrong_checksum(headers: Mapping[str, str], body: bytes) -> str:

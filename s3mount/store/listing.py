@@ -26,6 +26,8 @@ from s3mount.store.xml import local_name
 
 log = logging.getLogger(__name__)
 
+_MAX_PART = 10_000  # S3's own bound of part numbers
+
 _OPERATION = "ListObjectsV2"
 # What XML 1.0 has no character for, raw or as a reference (CR and LF survive as references).
 _UNCARRIABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
@@ -38,7 +40,8 @@ def xml_can_carry(key: str) -> bool:
 def parse_list(
     body: bytes, prefix: str, sent_token: str | None, answered_at: float, asked_at: float
 ) -> ListPage:
-    """Raises CorruptAnswer for an answer that is cut, is no listing, or repeats its token."""
+    """Raises CorruptAnswer for an answer that is cut, is no listing, repeats its token, or has keys
+    that were not asked for: some callers delete what is listed."""
     root, repaired = _root(body, prefix, "ListBucketResult")
     texts = xml.fields(root)
     encoded = texts.get("EncodingType") == "url"
@@ -48,12 +51,18 @@ def parse_list(
         name = local_name(child)
         if name == "Contents":
             listed = _listed(child, encoded, prefix)
-            if not (repaired and xml.MARK in listed.key):
-                objects.append(listed)
+            if repaired and xml.MARK in listed.key:
+                continue
+            if not listed.key.startswith(prefix) or not listed.key:
+                raise _corrupt(prefix, f"it lists {listed.key[:200]!r}")
+            objects.append(listed)
         elif name == "CommonPrefixes":
             value = _decoded(child.findtext("{*}Prefix") or "", encoded)
-            if not (repaired and xml.MARK in value):
-                prefixes.append(value)
+            if repaired and xml.MARK in value:
+                continue
+            if not value.startswith(prefix) or not value.endswith("/"):
+                raise _corrupt(prefix, f"it lists {value[:200]!r} as a directory")
+            prefixes.append(value)
     token = _next_token(texts, prefix, sent_token)
     return ListPage(objects, prefixes, token, answered_at, asked_at)
 
@@ -113,8 +122,11 @@ def _listed(element: etree._Element, encoded: bool, prefix: str) -> ListedObject
         raise _corrupt(prefix, f"an entry without key, size or date: {error!r}") from error
 
 
-def parse_parts(body: bytes, key: str) -> tuple[list[Part], int | None]:
-    """A page of ListParts, and the marker of the next one (None: that was the last)."""
+def parse_parts(body: bytes, key: str, sent_marker: int = 0) -> tuple[list[Part], int | None]:
+    """A page of ListParts, and the marker of the next one (None: that was the last).
+
+    Raises CorruptAnswer where that would lead to no other page than this one.
+    """
     operation = "ListParts"
     root, _ = _root(body, key, "ListPartsResult", operation)
     texts = xml.fields(root)
@@ -122,23 +134,33 @@ def parse_parts(body: bytes, key: str) -> tuple[list[Part], int | None]:
         parts = [_part(xml.fields(child)) for child in root if local_name(child) == "Part"]
         if not _truncated(texts) or not parts:
             return parts, None
-        return parts, int(texts["NextPartNumberMarker"])
+        marker = int(texts["NextPartNumberMarker"])
     except (KeyError, ValueError) as error:
         raise _corrupt(key, f"no listing of parts: {error!r}", operation) from error
+    if marker <= sent_marker:
+        message = f"no listing of parts: after part {sent_marker} comes {marker}"
+        raise _corrupt(key, message, operation)
+    return parts, marker
 
 
 def _part(texts: dict[str, str]) -> Part:
+    number = int(texts["PartNumber"])
+    if not 1 <= number <= _MAX_PART:
+        raise ValueError(f"a part {number}")
     return Part(
-        int(texts["PartNumber"]),
+        number,
         texts["ETag"].strip('"'),
         size_of(texts["Size"]),
         texts.get("ChecksumCRC32C") or None,
     )
 
 
-def parse_uploads(body: bytes, prefix: str) -> tuple[list[Upload], tuple[str, str] | None]:
+def parse_uploads(
+    body: bytes, prefix: str, sent_markers: tuple[str, str] = ("", "")
+) -> tuple[list[Upload], tuple[str, str] | None]:
     """A page of ListMultipartUploads, and the key and upload id that the next one follows.
 
+    Raises CorruptAnswer where these are those of this page (`sent_markers`) again.
     Asked for without encoding-type: Ceph 16 encodes then without saying so, moto does not.
     """
     operation = "ListMultipartUploads"
@@ -151,9 +173,12 @@ def parse_uploads(body: bytes, prefix: str) -> tuple[list[Upload], tuple[str, st
             markers = texts["NextKeyMarker"], texts["NextUploadIdMarker"]
     except (KeyError, ValueError) as error:
         raise _corrupt(prefix, f"no listing of uploads: {error!r}", operation) from error
+    if markers == sent_markers:
+        raise _corrupt(prefix, f"the listing repeats its markers {markers!r}", operation)
     if repaired:
         uploads = [found for found in uploads if xml.MARK not in found.key]
-    return uploads, markers
+    # Uploads that were not asked for would be aborted with the others.
+    return [found for found in uploads if found.key.startswith(prefix)], markers
 
 
 def _upload(element: etree._Element) -> Upload:

@@ -1,5 +1,6 @@
 """Connections that the trio loop itself reads and writes: requests without a thread for each."""
 
+import re
 import select
 import ssl
 import time
@@ -27,6 +28,9 @@ CREDENTIALS_KEPT = 10.0
 PAUSE = 10.0
 # A server's headers: 2 KB of metadata and a page of its own. More is not understood here.
 MAX_HEAD = 64 * 1024
+_FINAL_STATUS = re.compile("[2-5][0-9]{2}")  # 1xx: the answer comes after it
+_NUMBER = re.compile("[0-9]{1,19}")
+_NAME = re.compile("[!-9;-~]+")  # of a header
 # What a connection that breaks or closes raises.
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, EOFError)
 
@@ -196,7 +200,7 @@ async def read_body(stream: trio.abc.Stream, head: Head) -> bytes:
             data += piece
         return _joined(data)
     body, length = head.rest, head.headers.get("content-length", "")
-    while length.isdigit() and len(body) < min(int(length), MAX_HEAD):
+    while _NUMBER.fullmatch(length) and len(body) < min(int(length), MAX_HEAD):
         if not (piece := await stream.receive_some(16 * 1024)):
             break
         body += piece
@@ -232,12 +236,12 @@ async def read_head(stream: trio.abc.Stream) -> Head:
     first, *lines = data[:end].decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     code = rest[:3]
-    if version != "HTTP/1.1" or not code.isdigit():
+    if version != "HTTP/1.1" or not _FINAL_STATUS.fullmatch(code):
         raise Unanswered
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or line[:1] in {" ", "\t"}:
+        if not colon or not _NAME.fullmatch(name):
             raise Unanswered
         headers[name.lower()] = value.strip(" \t")
     return Head(int(code), headers, data[end + 4 :])

@@ -40,6 +40,12 @@ def abort_request(key: str, upload_id: str, headers: Mapping[str, str]) -> Reque
     return Request("AbortMultipartUpload", "DELETE", key, (("uploadId", upload_id),), headers)
 
 
+def _parse_uploads(
+    prefix: str, sent_markers: tuple[str, str], answer: Answer
+) -> tuple[list[base.Upload], tuple[str, str] | None]:
+    return parse_uploads(answer.body, prefix, sent_markers)
+
+
 class MultipartUploads:
     def __init__(
         self,
@@ -222,9 +228,8 @@ class MultipartUploads:
             request = Request(
                 operation, "GET", None, tuple(query), self._headers.list(), about=prefix
             )
-            found, markers = await self._sender.read(
-                request, lambda answer: parse_uploads(answer.body, prefix), lane=Lane.METADATA
-            )
+            parse = functools.partial(_parse_uploads, prefix, markers)
+            found, markers = await self._sender.read(request, parse, lane=Lane.METADATA)
             uploads += found
         return uploads
 
@@ -237,5 +242,5 @@ class MultipartUploads:
             query.append(("part-number-marker", str(marker)))
         request = Request("ListParts", "GET", key, tuple(query), self._headers.read())
         return await self._sender.read(
-            request, lambda answer: parse_parts(answer.body, key), lane=Lane.METADATA
+            request, lambda answer: parse_parts(answer.body, key, marker), lane=Lane.METADATA
         )

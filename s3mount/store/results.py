@@ -9,7 +9,7 @@ from s3mount.store.answers import error_for, http_date, object_info, version_id
 from s3mount.store.integrity import Digest, Md5Etags, composite_crc32c, is_md5, wrong_checksum
 from s3mount.store.request import Answer
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
 def range_header(start: int, length: int | None) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_a_missing_or_strange_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="it is not text"):
         read_passwd_file(tmp_path / "binary", "b")
-    with pytest.raises(ConfigurationError, match="Is a directory"):
+    with pytest.raises(ConfigurationError, match="is not a file"):
         read_passwd_file(tmp_path, "b")
 
 
@@ -125,3 +125,24 @@ def test_the_system_wide_file_is_the_last_resort(
 def test_secrets_do_not_show_in_a_repr(tmp_path: Path) -> None:
     found = read_passwd_file(written(tmp_path / "p", "AK:SECRET"), "b")
     assert "SECRET" not in repr(found)
+
+
+def test_default_files_that_cannot_be_looked_for_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwd_file, "SYSTEM_FILE", tmp_path / "none")
+    assert find_credentials("b", None, {"HOME": "/" + "x" * 5000}) is None
+    shared = {"HOME": str(tmp_path), "AWS_SHARED_CREDENTIALS_FILE": "x" * 5000}
+    assert find_credentials("b", None, shared) is None
+
+
+@pytest.mark.parametrize("text", ["[DEFAULT]\n", "[half\n", "a = b\n[\n"])
+def test_a_file_that_only_looks_like_aws_credentials_is_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="not in the format of"):
+        read_passwd_file(written(tmp_path / "p", text), "b")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigurationError, match="is not a file"):
+        read_passwd_file(tmp_path / "pipe", "b")

@@ -248,3 +248,33 @@ def test_defaults_are_those_of_the_mounting_user(tmp_path: Path) -> None:
     assert (config.defaults.uid, config.defaults.gid) == (os.getuid(), os.getgid())
     assert config.store.acl is None
     assert config.store.verify_tls
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "E", "17E", "1e9"])
+def test_a_size_that_no_disk_has_is_refused_briefly(text: str) -> None:
+    assert values.size("16E") == 2**64
+    with pytest.raises(ConfigurationError) as caught:
+        values.size(text)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "10000000000000", "\u0663", "-1", "1e9"])
+def test_a_number_that_nobody_counts_to_is_refused_briefly(text: str) -> None:
+    assert values.whole_number("0004294967294") == 2**32 - 2
+    with pytest.raises(ConfigurationError) as caught:
+        values.whole_number(text)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_time_that_no_clock_takes_is_refused() -> None:
+    assert values.seconds("36500d") == 36500 * 86400
+    for text in ("36501d", "9" * 400):
+        with pytest.raises(ConfigurationError, match="36500d"):
+            values.seconds(text)
+
+
+@pytest.mark.parametrize("text", ["~nobody.has.this.name/x", "x" * 5000, "/" + "x" * 300])
+def test_a_file_with_an_impossible_name_is_not_there(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"nobody has|there is no file") as caught:
+        values.existing_file(text)
+    assert len(str(caught.value)) < 250
