@@ -72,7 +72,7 @@ def locked(
 
     `rest` asks that one what it still has to send, '' if it does not answer; `say` is told.
     """
-    with (directory / "lock").open("a+") as lock:
+    with _lock_file(directory) as lock:
         told, tell_at = "", 0.0
         while True:
             try:
@@ -92,7 +92,7 @@ def locked(
 @contextmanager
 def locked_now(directory: Path) -> Iterator[bool]:
     """As locked; False where another process has the lock."""
-    with (directory / "lock").open("a+") as lock:
+    with _lock_file(directory) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,6 +100,17 @@ def locked_now(directory: Path) -> Iterator[bool]:
             return
         _sign(lock)
         yield True
+
+
+def _lock_file(directory: Path) -> IO[str]:
+    """Raises ConfigurationError."""
+    path = directory / "lock"
+    try:
+        return path.open("a+", errors="replace")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the lock file {path} cannot be opened ({error.strerror}): remove it{_ANOTHER}"
+        ) from None
 
 
 def _sign(lock: IO[str]) -> None:

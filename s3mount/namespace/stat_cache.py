@@ -230,8 +230,14 @@ class StatCache:
 
 
 def _row(directory: str, row: tuple[Any, ...]) -> Row:
+    """Raises DatabaseError for what this class did not write: SQLite keeps any value anywhere."""
     name, etag, size, modified, racy, number, mode, uid, gid, mtime, ctime, atime, rdev, text = row
-    xattrs = _xattrs(text) if text else NO_XATTRS
+    if not all(isinstance(value, int) for value in row[2:13]) or not isinstance(etag, str):
+        raise sqlite3.DatabaseError(f"a damaged row of {name!r}")
+    try:
+        xattrs = _xattrs(text) if text else NO_XATTRS
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"a damaged row of {name!r}: {error}") from error
     attributes = Attributes(mode, uid, gid, mtime, ctime, atime, rdev, xattrs)
     return Row(directory + name, etag, size, modified, bool(racy), number, attributes)
 

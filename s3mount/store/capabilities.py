@@ -125,7 +125,7 @@ def _load(path: Path | None) -> Known | None:
         return Known(Capabilities(**values), bool(stored["quoted_if_match"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         log.warning("%s cannot be used: %s", path, error)
         return None
 

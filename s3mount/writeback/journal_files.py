@@ -175,7 +175,7 @@ def look_at(directory: Path, *, attempts: int = 1) -> KnownJournal | None:
     if not any(directory.glob("journal.*")):
         return None
     identity = (directory / IDENTITY).read_text().rstrip("\n")
-    owner = json.loads(identity)
+    owner = _owner(identity)
     for attempt in range(attempts):
         if attempt:
             time.sleep(LOOK_AGAIN)
@@ -187,6 +187,25 @@ def look_at(directory: Path, *, attempts: int = 1) -> KnownJournal | None:
         except JournalUnusable as error:
             problem = f"cannot be used: {error}"
     return KnownJournal(directory, owner, alive, problem=problem)
+
+
+def _owner(identity: str) -> Mapping[str, Any]:
+    """Raises ValueError where that is no identity: neither a mount's nor a feed's."""
+    try:
+        found = json.loads(identity)
+    except RecursionError:
+        found = None
+    texts = {"bucket", "prefix", "mountpoint"}
+    known = isinstance(found, dict) and (
+        isinstance(found.get("source"), str)
+        or (
+            all(isinstance(found.get(name), str) for name in texts)
+            and isinstance(found.get("endpoint", ""), str | None)
+        )
+    )
+    if not known:
+        raise ValueError(f"its {IDENTITY} is damaged")
+    return dict(found)
 
 
 def _contents(directory: Path, identity: str) -> JournalContents:
@@ -207,10 +226,10 @@ def other_journals(config: MountConfig) -> list[str]:
     """
     found = []
     for directory in sorted(config.cache_dir.parent.glob("*/")):
-        if directory == config.cache_dir or _is_alive(directory):
+        if directory == config.cache_dir:
             continue
         try:
-            text = _unfinished(look_at(directory))
+            text = None if _is_alive(directory) else _unfinished(look_at(directory))
         except (OSError, ValueError) as error:
             text = f"the journal in {directory} cannot be looked at: {error}"
         if text is not None:
@@ -238,7 +257,7 @@ def _unfinished(journal: KnownJournal | None) -> str | None:
 def _is_alive(directory: Path) -> bool:
     """Whether a process holds the mount's lock."""
     try:
-        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:

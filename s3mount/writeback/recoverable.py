@@ -17,6 +17,7 @@ from typing import Any
 from s3mount.writeback.journal_records import FileRecord, Ranges
 from s3mount.writeback.spool_restore import export
 
+_LATEST = 2.0**33  # seconds: the year 2242
 COPY_STEP = 4 * 1024 * 1024
 
 
@@ -107,9 +108,10 @@ class Recoverable:
         try:
             fields: dict[str, Any] = json.loads(self._json(name).read_text())
             fields["ranges"] = tuple((start, end) for start, end in fields["ranges"])
-            return RecoverableFile(**fields)
-        except (OSError, ValueError, TypeError, KeyError):
+            found = RecoverableFile(**fields)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
+        return found if _makes_sense(found, name) else None
 
     def list(self) -> list[RecoverableFile]:
         """The oldest first."""
@@ -133,6 +135,20 @@ class Recoverable:
         """For good."""
         self._json(entry.name).unlink(missing_ok=True)
         self._data(entry.name).unlink(missing_ok=True)
+
+
+def _makes_sense(found: RecoverableFile, name: str) -> bool:
+    """As it was written: its name is that of the files that are read and deleted by it."""
+    numbers = [found.size, *(number for pair in found.ranges for number in pair)]
+    return (
+        found.name == name
+        and all(isinstance(number, int) and number >= 0 for number in numbers)
+        and isinstance(found.key, str)
+        and isinstance(found.base, str | None)
+        and isinstance(found.in_upload, str | None)
+        and isinstance(found.changed_at, int | float)
+        and 0 <= found.changed_at < _LATEST
+    )
 
 
 def _pieces(read: Any, length: int) -> Iterator[bytes]:
