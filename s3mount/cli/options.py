@@ -130,7 +130,7 @@ OPTIONS: tuple[Option, ...] = (
     valued("read-cache-size", ("read", "disk_limit"), "SIZE", values.size,
            "Bound of the read cache on disk."),
     # requests
-    valued("transfers", ("store", "transfer_concurrency"), "N", values.positive_number,
+    valued("transfers", ("store", "transfer_concurrency"), "N", values.at_once,
            "Uploads of parts and files at a time."),
     valued("retries", ("store", "retries"), "N", values.whole_number,
            "Attempts after a request's first."),

@@ -12,6 +12,7 @@ Parse = Callable[[str], Any]
 
 MOST_BYTES = 2.0**64  # what statvfs can tell
 MOST_SECONDS = 36_500 * 86_400.0  # a century: the system's clocks take no more than three
+MOST_AT_ONCE = 1000  # threads; no service takes more from one client, no machine gives them
 MOST_DIGITS = 10  # of the greatest user id; nobody counts that far in anything else
 _UNITS = {"": 1, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?b)?", re.IGNORECASE)
@@ -47,6 +48,14 @@ def positive_number(text: str) -> int:
     number = whole_number(text)
     if number == 0:
         raise ConfigurationError("0 would mean none at all; write 1 or more")
+    return number
+
+
+def at_once(text: str) -> int:
+    """Of requests, each with a thread and a connection."""
+    number = positive_number(text)
+    if number > MOST_AT_ONCE:
+        raise ConfigurationError(f"{text} at a time are too many; write at most {MOST_AT_ONCE}")
     return number
 
 

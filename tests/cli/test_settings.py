@@ -143,6 +143,7 @@ SAMPLES = {
     values.identifier: "12",
     values.whole_number: "3",
     values.positive_number: "3",
+    values.at_once: "3",
     values.url: "https://s3.example.org",
     values.word: "word",
     values.path: "/some/where",
@@ -278,3 +279,12 @@ def test_a_file_with_an_impossible_name_is_not_there(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"nobody has|there is no file") as caught:
         values.existing_file(text)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("name", ["transfers", "parallel_count", "multireq_max"])
+def test_more_requests_at_once_than_there_can_be_threads_are_refused(
+    tmp_path: Path, name: str
+) -> None:
+    built(tmp_path, f"{name}=1000")
+    with pytest.raises(ConfigurationError, match="at most 1000"):
+        built(tmp_path, f"{name}=4000000000")
