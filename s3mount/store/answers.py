@@ -217,7 +217,7 @@ def version_id(headers: Mapping[str, str]) -> str | None:
 def _one_line(value: str) -> str:
     """A folded header as one line: what is kept of an object is sent again, and with a line's end
     in it no request can be."""
-    return value if value.isprintable() else _CONTROLS.sub(" ", value).strip()
+    return value if value.isprintable() else _CONTROLS.sub(" ", value).strip(" ")
 
 
 def _header_text(value: str) -> str:

@@ -71,6 +71,16 @@ def test_a_folded_header_is_one_line_for_it_is_sent_again() -> None:
     assert info.headers["content-type"] == "text/plain;  a=b"
 
 
+@pytest.mark.parametrize("text", ["voil\u00e0", "\u0105\u0c05", "\u00a0a\u0085"])
+def test_metadata_in_utf_8_keep_their_first_and_last_bytes(text: str) -> None:
+    """Read as Latin-1, some of them are blanks or controls."""
+    raw = text.encode().decode("latin-1")
+    info = object_info(
+        "k", {"ETag": "x", "x-amz-meta-a": raw, "x-amz-meta-b": f"\t{raw}\n"}, 0.0, 1
+    )
+    assert info.metadata == {"a": text, "b": text}
+
+
 def test_a_range_of_absurd_numbers_is_corrupt() -> None:
     headers = HTTPHeaderDict({"content-range": "bytes 0-9/" + "9" * 5000, "etag": "x"})
     with pytest.raises(errors.CorruptAnswer, match="Content-Range"):
