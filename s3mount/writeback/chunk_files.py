@@ -60,7 +60,7 @@ class ChunkFiles:
             ) from None
         self._remove_all_but(keep)
         for path in self.directory.glob(f"{PREFIX}*"):
-            self.kept[path.name] = path.stat().st_blocks * 512
+            self.kept[path.name] = path.lstat().st_blocks * 512
             match = _NAME.fullmatch(path.name)
             # A new file never gets the name of one that a record may still name.
             self._serial = max(self._serial, int(match[1]) if match else 0)

@@ -174,6 +174,8 @@ def look_at(directory: Path, *, attempts: int = 1) -> KnownJournal | None:
     """
     if not any(directory.glob("journal.*")):
         return None
+    if (directory / IDENTITY).is_fifo():  # it may keep its readers for ever
+        raise ValueError(f"its {IDENTITY} is no file")
     identity = (directory / IDENTITY).read_text().rstrip("\n")
     owner = _owner(identity)
     for attempt in range(attempts):

@@ -15,6 +15,8 @@ from s3mount.filesystem.directories import locked, locked_now
 from s3mount.namespace import StatCache, Version
 from s3mount.namespace.stat_cache import Row
 from s3mount.store import capabilities
+from s3mount.writeback.chunk import SpoolDiskError
+from s3mount.writeback.chunk_files import ChunkFiles
 from s3mount.writeback.journal_files import look_at, other_journals
 from s3mount.writeback.recoverable import Recoverable, RecoverableFile
 from tests.unit.test_journal_files import configured
@@ -119,3 +121,20 @@ def test_a_lock_that_is_no_file_is_named(tmp_path: Path) -> None:
     for lock in (lambda: locked(tmp_path, print), lambda: locked_now(tmp_path)):
         with pytest.raises(ConfigurationError, match="lock cannot be opened"), lock():
             pass
+
+
+def test_a_journal_whose_identity_is_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").touch()
+    os.mkfifo(tmp_path / "identity.json")
+    with pytest.raises(ValueError, match="is no file"):
+        look_at(tmp_path)
+
+
+def test_a_chunk_that_leads_nowhere_is_no_chunk(tmp_path: Path) -> None:
+    (tmp_path / "chunk-000001").symlink_to("nowhere")
+    files = ChunkFiles(tmp_path)
+    files.open({"chunk-000001"})
+    with pytest.raises(SpoolDiskError):
+        files.reopen("chunk-000001")
+    files.close(())
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
