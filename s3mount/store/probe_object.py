@@ -235,10 +235,16 @@ class ProbeObject:
         self, upload_id: str, parts: Sequence[base.Part], conditions: dict[str, str]
     ) -> base.PutResult | StoreError:
         request = complete_request(self.key, upload_id, parts, self._headers.read() | conditions)
-        answer = await self._ask(request, functools.partial(results.completed, self.key, parts))
+        try:
+            answer = await self._ask(request, functools.partial(results.completed, self.key, parts))
+        except StoreError:
+            self._written = True  # perhaps
+            raise
         if isinstance(answer, StoreError):
+            self._written = self._written or answer.ambiguous
             return answer
         result = answer[0]
+        self._written = True
         self._uploads.discard(upload_id)
         if not result.etag:  # Ceph's first answer to a Complete
             result = replace(result, etag=await self._current_etag())

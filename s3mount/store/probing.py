@@ -94,6 +94,9 @@ class Prober:
         try:
             yield objects
         finally:
+            versioned = any(one.versioned for one in objects)
+            for one in objects:  # some may not have heard it
+                one.versioned = versioned
             with trio.move_on_after(_CLEANUP_SECONDS, shield=True):
                 await side_by_side(*(one.clean_up for one in objects))
 

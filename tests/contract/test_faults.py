@@ -445,11 +445,29 @@ async def test_probing_leaves_nothing_behind_in_bad_weather(
     proxy.inject("DeleteObject", fault, times=3)
     await store.capabilities()
     assert moto_bucket.keys() == []
-    proxy.inject("PutObject", lost_answer)
-    again = open_store(moto_bucket.config(endpoint_url=proxy.url, state_dir=None))
-    await again.capabilities()
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize(
+    "operation", ["PutObject", "CopyObject", "CompleteMultipartUpload", "UploadPart"]
+)
+async def test_probing_leaves_nothing_behind_of_what_it_never_heard_of(
+    proxy: CountingProxy, moto_bucket: Bucket, operation: str, versioned: bool
+) -> None:
+    if versioned:
+        moto_bucket.client.put_bucket_versioning(
+            Bucket=moto_bucket.name, VersioningConfiguration={"Status": "Enabled"}
+        )
+    proxy.inject(operation, lost_answer, times=10)
+    store = open_store(moto_bucket.config(endpoint_url=proxy.url, state_dir=None))
+    await store.capabilities()
+    assert await store.list_uploads("") == []
     assert moto_bucket.keys() == []
-    await again.aclose()
+    if operation == "CompleteMultipartUpload":  # the other answers tell that there are versions
+        left = moto_bucket.client.list_object_versions(Bucket=moto_bucket.name)
+        assert "Versions" not in left
+        assert "DeleteMarkers" not in left
+    await store.aclose()
 
 
 async def test_probing_finds_the_uploads_whose_ids_it_never_learnt(
