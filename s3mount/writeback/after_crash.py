@@ -27,6 +27,7 @@ from s3mount.store.errors import (
     PreconditionFailed,
     StoreError,
 )
+from s3mount.writeback.copier import headers_of_copy
 from s3mount.writeback.intents import ABSENT, Intent, MovedObject
 from s3mount.writeback.looking import is_ours, may_be_ours
 from s3mount.writeback.parallel import all_of
@@ -288,13 +289,9 @@ def _is_copy(target: ObjectInfo, source: ObjectInfo | None, intent: Intent) -> b
         return is_ours(target, intent.size, WriteHeaders(encode(attributes)), etags)
     if source.size != target.size:
         return False
-    if attributes is None:
-        metadata = with_mtime(source.metadata, source.last_modified)
-    else:
-        metadata = encode(attributes, source.metadata)
-    kept = {name: source.headers.get(name) for name in KEPT_HEADERS}
-    same_headers = kept == {name: target.headers.get(name) for name in KEPT_HEADERS}
-    return dict(target.metadata) == dict(metadata) and same_headers
+    wanted = headers_of_copy(source, target.key, attributes, renames=True)
+    kept = {name: target.headers[name] for name in KEPT_HEADERS if name in target.headers}
+    return (dict(target.metadata), kept) == (dict(wanted.metadata), dict(wanted.headers))
 
 
 def _result(found: ObjectInfo) -> PutResult:

@@ -64,6 +64,22 @@ class CopyUploads(Protocol):
         ...
 
 
+def headers_of_copy(
+    info: ObjectInfo, target: str, attributes: Attributes | None, *, renames: bool
+) -> WriteHeaders:
+    """What a copy of the object to `target` carries; see Copier.copy."""
+    if attributes is None:
+        metadata = with_mtime(info.metadata, info.last_modified)
+    else:
+        metadata = encode(attributes, info.metadata)
+    kept = {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
+    if renames and "content-type" in kept:
+        kept["content-type"] = content_type_renamed(
+            kept["content-type"], info.metadata, info.key, target
+        )
+    return WriteHeaders(metadata, kept)
+
+
 class Copier:
     """Copies objects and rewrites metadata; remembers which way is the faster one here."""
 
@@ -102,16 +118,7 @@ class Copier:
                 operation="CopyObject",
                 key=source,
             )
-        if attributes is None:
-            metadata = with_mtime(info.metadata, info.last_modified)
-        else:
-            metadata = encode(attributes, info.metadata)
-        kept = {name: info.headers[name] for name in KEPT_HEADERS if name in info.headers}
-        if renames and "content-type" in kept:
-            kept["content-type"] = content_type_renamed(
-                kept["content-type"], info.metadata, source, target
-            )
-        headers = WriteHeaders(metadata, kept)
+        headers = headers_of_copy(info, target, attributes, renames=renames)
         operation = CREATE if self._in_parts(info) else COPY
         tags = await self._tags.of(info, origin or self._store, operation)
         if operation == CREATE:

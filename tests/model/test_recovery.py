@@ -192,6 +192,22 @@ class TestCopy:
             assert await client.read("b") == b"bytes"
         assert files(store) == {"b": b"bytes"}
 
+    async def test_copied_to_a_name_that_means_another_type(
+        self, store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+    ) -> None:
+        etag = ours(store, "a.txt", b"bytes")
+        fields = {"source_etag": etag, "size": 5, "expects": ABSENT}
+        dead.intent(Kind.COPY, "b.html", source="a.txt", **fields)
+        left = dead.contents()
+        await trio.sleep(10)
+        ours(store, "b.html", b"bytes")
+        types = [store.objects[key].headers["content-type"] for key in ("a.txt", "b.html")]
+        assert types == ["text/plain", "text/html"]
+        async with remounted(store, config, MemoryJournal(left)) as client:
+            await client.fs.drain(600.0)
+            assert client.fs.status()["failures"] == []
+        assert files(store) == {"b.html": b"bytes"}
+
     @pytest.mark.parametrize("told", [False, True])
     async def test_copied_and_deleted(
         self,
