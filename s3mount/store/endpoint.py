@@ -212,9 +212,8 @@ class Connection:
         verify: bool | str | None = config.ca_bundle if config.verify_tls else False
         session = self._session_locked()
         region = self._region
-        if (
-            session.region_name == ""
-        ):  # AWS_DEFAULT_REGION= in an environment; nothing can be signed
+        if session.region_name == "":
+            # AWS_DEFAULT_REGION= in an environment: nothing can be signed with that.
             region = region or DEFAULT_REGION
         return session.client(
             "s3",

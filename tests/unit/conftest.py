@@ -1,10 +1,11 @@
-"""Virtual time without threads."""
+"""Virtual time without threads; small servers that are gone after the test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.model.mounted import threads_in_line
+from tests.unit.tiny_server import TinyServer
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +16,16 @@ def _in_line(request: pytest.FixtureRequest) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., TinyServer]]:
+    servers: list[TinyServer] = []
+
+    def start(*arguments: object, **named: object) -> TinyServer:
+        servers.append(TinyServer(*arguments, **named))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -1,6 +1,7 @@
 """What the tests of the namespace share: a clock to turn, a store, and how to list."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
@@ -71,6 +72,15 @@ class Bench:
         }
         self._counted = counts
         return new
+
+
+@asynccontextmanager
+async def running(names: Namespace) -> AsyncIterator[None]:
+    """With its background work."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(names.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 async def entries_of(names: Namespace, inode: Inode) -> list[DirectoryEntry]:

@@ -1,30 +1,18 @@
 """A mistake of the code's in work that nobody waits for is a line in the log, and not the end of
 the mount."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 import trio.testing
 
-from s3mount.namespace import Namespace
 from s3mount.namespace.tree_walk import TreeWalk
-from tests.unit.namespace_fixtures import Bench, names_of
+from tests.unit.namespace_fixtures import Bench, names_of, running
 
 pytestmark = pytest.mark.provokes
 
 
 async def mistake(*arguments: object) -> None:
     raise ZeroDivisionError("a mistake")
-
-
-@asynccontextmanager
-async def running(names: Namespace) -> AsyncIterator[None]:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(names.run)
-        yield
-        nursery.cancel_scope.cancel()
 
 
 async def test_attributes_asked_for_behind_a_listing(caplog: pytest.LogCaptureFixture) -> None:

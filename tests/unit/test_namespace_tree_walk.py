@@ -1,23 +1,10 @@
 """A walk over sub-directories costs a flat LIST of the tree."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
-import trio
-import trio.testing
 
 from s3mount.core.config import NamespaceConfig
 from s3mount.namespace import Inode, Namespace
-from tests.unit.namespace_fixtures import Bench, entries_of, names_of
-
-
-@asynccontextmanager
-async def running(names: Namespace) -> AsyncIterator[None]:
-    async with trio.open_nursery() as nursery:
-        await nursery.start(names.run)
-        yield
-        nursery.cancel_scope.cancel()
+from tests.unit.namespace_fixtures import Bench, entries_of, names_of, running
 
 
 async def walk(names: Namespace, inode: Inode, path: str = "") -> list[str]:

@@ -1,7 +1,7 @@
 """What no service should answer, and broken ones and proxies do: it costs that one request."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -24,19 +24,6 @@ from s3mount.store.wire import Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for
 
 GET = Request("GetObject", "GET", "k")
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., TinyServer]]:
-    servers: list[TinyServer] = []
-
-    def start(*arguments: object, **named: object) -> TinyServer:
-        servers.append(TinyServer(*arguments, **named))  # type: ignore[arg-type]
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def wire_for(server: TinyServer) -> Wire:

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -25,19 +25,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 HEAD = Request("HeadObject", "HEAD", "a b%c/\u00e9")
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., TinyServer]]:
-    servers: list[TinyServer] = []
-
-    def start(*arguments: object, **named: object) -> TinyServer:
-        servers.append(TinyServer(*arguments, **named))  # type: ignore[arg-type]
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def quick_for(server: TinyServer, scheme: str = "http", **fields: object) -> QuickHead:

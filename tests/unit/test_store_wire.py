@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,19 +22,6 @@ from s3mount.store.headers import RequestHeaders
 from s3mount.store.request import Answer, Request
 from s3mount.store.wire import Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for, make_authority
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., TinyServer]]:
-    servers: list[TinyServer] = []
-
-    def start(*arguments: object, **named: object) -> TinyServer:
-        servers.append(TinyServer(*arguments, **named))  # type: ignore[arg-type]
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def wire_for(config: StoreConfig) -> Wire:
