@@ -65,6 +65,7 @@ class RecoveredPut:
             self._follow_base(key, found)
         damage = await self._resume(headers)
         if found is not None and await self._is_done(found, headers):
+            self._end_upload()
             return PutResult(found.etag, found.version_id, found.answered_at)
         if damage is not None:
             raise damage
@@ -126,10 +127,16 @@ class RecoveredPut:
         if self._resumed or left is None or left.upload_id is None:
             return await set_aside(file, error, upload_id)
         answer = await set_aside(file, error, upload_id or left.upload_id)
-        kept = file.spooled is not None and file.spooled.dropped
-        if not kept and file.state.uploader.on_left is not None:
-            file.state.uploader.on_left(left)
+        if not (file.spooled is not None and file.spooled.dropped):
+            self._end_upload()
         return answer
+
+    def _end_upload(self) -> None:
+        """Of an upload that was not taken up, for its parts could not be compared."""
+        left, on_left = self._upload, self._file.state.uploader.on_left
+        if not self._resumed and left is not None and left.upload_id and on_left is not None:
+            self._resumed = True
+            on_left(left)
 
     async def _find_published(self, key: str, headers: list[WriteHeaders]) -> None:
         """The upload that has bytes which left the spool became an object, as nobody else could

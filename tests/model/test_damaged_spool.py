@@ -152,6 +152,33 @@ async def test_what_the_bucket_has_already_is_no_loss(
     assert Recoverable(config.cache_dir / "recoverable").list() == []
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+async def test_the_upload_of_what_went_up_in_one_request_is_aborted(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, damaged: bool, autojump_clock: object
+) -> None:
+    """Part 1 was sent ahead; then the file was closed, small enough for one PUT, and the mount
+    died between that and the abort."""
+    headers = headers_of("f")
+    file = dead.file("f", DATA)
+    dead.intent(Kind.PUT, "f", file=file, expects=ABSENT)
+    await dead.upload(store, "f", {1: DATA[:PART]}, file=file, heard_of=[])
+    store.put_foreign("f", DATA, headers.metadata, headers.headers)
+    left = dead.contents()
+    if damaged:
+        flip(left, config.writeback.spool_dir, file, BLOCK + 1)
+    journal = MemoryJournal(left)
+    async with remounted(store, config, journal) as client:
+        await client.fs.drain(600.0)
+        await trio.sleep(1.0)
+        assert client.fs.status()["failures"] == []
+        assert not store.uploads
+    assert files(store) == {"f": DATA}
+    assert not journal.load().uploads
+    assert (
+        store.counts().get("PutObject", 0) == store.counts().get("CompleteMultipartUpload", 0) == 0
+    )
+
+
 @pytest.mark.parametrize("at", [0, 2 * BLOCK + 5, PART - 200])
 async def test_an_earlier_close_in_the_bucket_is_not_taken_for_it(
     store: MemoryStore, config: MountConfig, dead: DeadMount, at: int, autojump_clock: object
