@@ -94,7 +94,7 @@ async def send_file(
             if found is None:
                 raise
             file.exclusive = False
-            return await _commit(file, key, headers, Condition(etag=found.etag))
+            return await _commit(file, key, headers_of(file), Condition(etag=found.etag))
     except (PreconditionFailed, NotFound, FilesystemError) as error:
         if isinstance(error, NotFound) and condition.etag is None:
             raise
@@ -110,7 +110,8 @@ async def send_file(
 async def _commit(
     file: "OpenFile", key: str, headers: WriteHeaders, condition: Condition
 ) -> PutResult:
-    """What a close left, or else what is here now: it may have grown since the PUT began."""
+    """What a close left, or else what is here now: it may have grown since the PUT began, and has
+    the time of that then."""
     assert file.snapshot is not None
     assert file.upload is not None
     assert file.spooled is not None
@@ -120,7 +121,12 @@ async def _commit(
     if frozen is not None and records.closed is not None:
         changes, size, visible = records.changes, records.closed.size, records.closed.visible
     records.sending = (file.spooled if frozen is None else frozen).write_count
-    file.snapshot = replace(file.snapshot, changes=changes, size=size, stamp=records.sending)
+    snapshot = file.snapshot
+    file.snapshot = replace(snapshot, changes=changes, size=size, stamp=records.sending)
+    if frozen is None and changes != snapshot.changes and file.inode.attributes is not None:
+        file.snapshot = replace(file.snapshot, attributes=file.inode.attributes)
+        headers = headers_of(file)
+        _note_headers(file, headers)
     try:
         return await file.upload.commit(
             key,

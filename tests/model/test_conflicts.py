@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from s3mount.core.config import MountConfig
 from s3mount.core.errors import FilesystemError
+from s3mount.filesystem import open_file
 from s3mount.filesystem.conflict import conflict_name, free_name
 from s3mount.filesystem.filesystem import FileSystem
 from s3mount.store import errors
@@ -279,6 +280,32 @@ async def test_every_handle_whose_bytes_lost_is_told(
     await fails_with(errno.ESTALE, bench.fs.flush(second))
     await bench.fs.flush(idle)
     bench.assert_whole_is_kept(wanted + b"AND OURS")
+
+
+async def test_what_another_handle_writes_while_a_put_looks_is_sent_with_its_time(
+    bench: Bench, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a copy would follow for the time alone, and where another host edits what was put
+    there both closes would be told ESTALE, though their bytes are in the bucket."""
+    monkeypatch.setattr(open_file, "now_ns", lambda: int(trio.current_time() * 1e9))
+    writer, wanted = await begin_edit(bench, SMALL, append=True)
+    second = await bench.client.open("f", os.O_WRONLY | os.O_APPEND)
+
+    async def meanwhile(operation: str, key: str) -> None:
+        if operation == "HeadObject":
+            bench.store.before = bench.before
+            await trio.sleep(0.1)
+            await bench.fs.write(second, 0, b"AND OURS")
+
+    bench.store.before = meanwhile
+    bench.other_host_writes_before("CopyObject")
+    await bench.fs.flush(writer)
+    await bench.fs.flush(second)
+    shown = await bench.client.stat("f")
+    assert bench.object == wanted + b"AND OURS"
+    assert bench.store.counts().get("CopyObject", 0) == 0
+    stored = bench.store.objects["f"].metadata["mtime"]
+    assert stored == f"{shown.attributes.mtime_ns // 10**9}.{shown.attributes.mtime_ns % 10**9:09}"
 
 
 @pytest.mark.parametrize("released", [False, True])
