@@ -122,9 +122,11 @@ class Bookkeeper:
         return self.journal.new_id()
 
     def record(self, intent: Intent) -> None:
+        intent.recorded_at = trio.current_time()
         self._gather("intent", intent.sequence, partial(self.journal.record, intent))
 
     def update(self, intent: Intent) -> None:
+        intent.recorded_at = trio.current_time()
         recorded = self._gathered.get(("intent", intent.sequence))
         if recorded is None:  # else what is to be recorded says how it is at the end
             self._gather("intent", intent.sequence, partial(self.journal.update, intent))
@@ -144,6 +146,11 @@ class Bookkeeper:
         """`call()` once what the change in progress records counts, and cannot be undone."""
         with self.change():
             self._then.append(call)
+
+    def is_synced(self, intent: Intent) -> bool:
+        """Whether what is recorded of it, and so all that was recorded before, survives a power
+        cut."""
+        return intent.recorded_at < self.journal.synced_until
 
     async def sync(self) -> None:
         """Returns when all recorded before the call survives a power cut. FilesystemError."""

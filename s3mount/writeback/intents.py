@@ -146,6 +146,7 @@ class Intent:
     blocks: "set[Intent]" = field(default_factory=set)
     not_before: float = 0.0  # trio time; inf: until hurried by name (a reader holds the object)
     created_at: float = 0.0
+    recorded_at: float = 0.0  # trio time: the journal has it as it is since then
     attempts: int = 0
     error: Exception | None = None  # the last one
     # An earlier attempt may have been carried out, for its answer is not known.

@@ -80,6 +80,11 @@ class Journal(Protocol):
         """Completed, aborted, or known to be gone. No error if not there."""
         ...
 
+    @property
+    def synced_until(self) -> float:
+        """Trio time: all recorded before it survives a power cut."""
+        ...
+
     async def sync(self) -> None:
         """Returns when all recorded before the call survives a power cut."""
         ...
@@ -194,6 +199,10 @@ class MemoryJournal:
 
     def end_upload(self, upload: int) -> None:
         self._do(partial(self._uploads.pop, upload, None))
+
+    @property
+    def synced_until(self) -> float:
+        return float("inf")  # a power cut is the end of the process, too
 
     async def sync(self) -> None:
         await trio.lowlevel.checkpoint()

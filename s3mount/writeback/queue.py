@@ -245,11 +245,14 @@ class IntentQueue(IntentGraph):
     def _must_be_durable(self, intent: Intent) -> bool:
         """Whether the bucket must not hear of it before the journal's disk has.
 
-        After a power cut both names of what was renamed would be there for good. And the journal
-        would still have what was done to the same key just before, which a replay would do again,
-        over this.
+        After a power cut both names of what was renamed would be there for good; of two changes of
+        names or attributes the later one alone; and the journal would still have what was done to
+        the same key just before, which a replay would do again, over this. (Of a PUT the program
+        itself is told no sooner.)
         """
         if intent.retargeted or intent.kind in (Kind.COPY, Kind.RENAME_TREE):
+            return True
+        if intent.kind is not Kind.PUT and not self._journal.is_synced(intent):
             return True
         horizon = trio.current_time() - SURELY_SYNCED
         return any(
@@ -272,6 +275,7 @@ class IntentQueue(IntentGraph):
 
     async def _carry_out(self, intent: Intent) -> None:
         result: PutResult | None = None
+        must_be_durable = self._must_be_durable(intent)  # as it was recorded by its callers
         try:
             if intent.on_start is not None:
                 intent.on_start(intent)
@@ -279,7 +283,7 @@ class IntentQueue(IntentGraph):
                 with self._journal.aftermath():
                     self._journal.update(intent)
             with trio.CancelScope() as intent.scope:
-                if self._must_be_durable(intent):
+                if must_be_durable:
                     await self._make_durable()
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
@@ -303,6 +307,8 @@ class IntentQueue(IntentGraph):
             self._succeeded(intent, result)
 
     async def _carry_out_deletes(self, intents: list[Intent]) -> None:
+        if any(self._must_be_durable(intent) for intent in intents):
+            await self._make_durable()
         try:
             for intent in intents:
                 if intent.on_start is not None:

@@ -91,6 +91,7 @@ class SqliteJournal(RowRecorder):
         self._pending: dict[Place, bytes | None] = {}  # in the log, not in SQLite
         self._unsynced: deque[tuple[int, bytes]] = deque()
         self._suspect = False  # an fsync failed: the segments may lack what was written
+        self._synced_until = 0.0  # when the last sync that has succeeded began
         self._flight: trio.Event | None = None  # an fdatasync on its way
         self._committed = trio.Event()
         self._rotated = trio.Event()
@@ -132,6 +133,10 @@ class SqliteJournal(RowRecorder):
 
     # -- making it durable
 
+    @property
+    def synced_until(self) -> float:
+        return float("inf") if self._synced >= self._serial else self._synced_until
+
     async def sync(self) -> None:
         target = self._serial
         await trio.lowlevel.checkpoint()
@@ -148,7 +153,7 @@ class SqliteJournal(RowRecorder):
 
     async def _sync_now(self) -> None:
         """Needs to be alone: see `_flight`."""
-        serial = self._serial
+        serial, began = self._serial, trio.current_time()
         dirty = [segment for segment in self._segments if segment.unsynced]
         for segment in dirty:
             segment.unsynced = False
@@ -168,6 +173,7 @@ class SqliteJournal(RowRecorder):
         self.syncs += 1
         self._works_again("sync")
         self._are_synced(serial)
+        self._synced_until = began
 
     async def _repeat(self) -> int:
         """Writes what is not known to be on disk to a new segment; returns the last serial there.

@@ -22,10 +22,16 @@ class SlowDisk(KeptJournal):
         super().__init__()
         self.on_disk = self.load()
 
+        self._synced_until = 0.0
+
+    @property
+    def synced_until(self) -> float:
+        return self._synced_until
+
     async def sync(self) -> None:
-        now = self.load()
+        now, began = self.load(), trio.current_time()
         await trio.sleep(0.01)
-        self.on_disk = now
+        self.on_disk, self._synced_until = now, began
 
 
 @pytest.fixture
@@ -67,6 +73,37 @@ async def test_a_rename_is_on_the_disk_before_the_bucket_hears_of_it(
         await client.rename("a", "b")
         await client.fs.drain(60.0)
     assert [[intent.kind for intent in contents.intents] for contents in seen] == [[Kind.COPY]]
+
+
+@pytest.mark.parametrize("later", ["chmod", "unlink", "mkdir"])
+async def test_an_earlier_change_is_on_the_disk_before_the_bucket_hears_of_a_later_one(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, later: str, autojump_clock: object
+) -> None:
+    """A mount that leaves, or an fsync, hurries changes to the bucket whose group of the journal
+    is not on its disk: of two changes a power cut must not take the earlier one alone."""
+    for name in ("a", "b"):
+        store.put_foreign(name, b"content", {})
+    async with running(store, config, journal) as client:
+        await client.stat("b")
+        request = {"chmod": "CopyObject", "unlink": "DeleteObject", "mkdir": "PutObject"}[later]
+        found: list[tuple[str, list[str]]] = []
+
+        def before(operation: str, key: str) -> None:
+            if operation == request:
+                found.append((key, [intent.key for intent in journal.on_disk.intents]))
+
+        store.before = before
+        await client.setattr("a", mode=0o600)
+        if later == "chmod":
+            await client.setattr("b", mode=0o600)
+        elif later == "unlink":
+            await client.unlink("b")
+        else:
+            await client.mkdir("d")
+        await client.fs.drain(60.0)
+    on_disk = dict(found)
+    name = {"chmod": "b", "unlink": "b", "mkdir": "d/"}[later]
+    assert on_disk[name] == ["a", name]
 
 
 async def test_the_end_of_a_put_is_on_the_disk_before_the_next_put_of_the_same_file(

@@ -238,3 +238,29 @@ async def test_on_a_slow_disk_a_commit_waits_for_no_more_than_the_sync_that_runs
         assert [round(at - start, 3) for at in begun] == [1.08, 1.38, 5.08]
         nursery.cancel_scope.cancel()
     journal.abandon()
+
+
+async def test_what_was_recorded_while_a_sync_ran_does_not_count_as_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    async def slow(work: Callable[..., Any], *args: Any, **_: Any) -> Any:
+        await trio.sleep(0.3)
+        return work(*args)
+
+    monkeypatch.setattr("trio.to_thread.run_sync", slow)
+    journal = opened(tmp_path)
+    start = trio.current_time()
+    assert journal.synced_until == float("inf")  # there is nothing yet
+    async with trio.open_nursery() as nursery:
+        await trio.sleep(1.0)
+        journal.record(an_intent(1, "first"))
+        assert journal.synced_until < start + 1.0
+        nursery.start_soon(journal.sync)
+        await trio.sleep(0.1)
+        assert journal.synced_until < start + 1.0
+        await trio.sleep(0.1)
+        journal.record(an_intent(2, "second"))
+    assert journal.synced_until == start + 1.0  # when that sync began
+    await journal.sync()
+    assert journal.synced_until == float("inf")
+    journal.abandon()
