@@ -28,6 +28,7 @@ from s3mount.store.errors import (
     NotFound,
     StoreError,
 )
+from s3mount.store.parallel import side_by_side
 from s3mount.writeback.intents import Kind
 
 log = logging.getLogger(__name__)
@@ -313,7 +314,8 @@ class Files:
             self.mutations.close(file)
 
     async def fsync(self, number: int) -> None:
-        """Bytes, name and attributes of the file are in S3 when this returns."""
+        """Bytes, name and attributes of the file are in S3 when this returns. With write-back the
+        journal's disk has all that was acknowledged before, as a local disk would."""
         handle = self.handle(number)
         file = handle.file
         _raise_lost(handle)
@@ -321,7 +323,11 @@ class Files:
             return
         handle.wrote = False
         try:
-            await self.mutations.commit(file)
+            if self.state.writes_back:
+                commit = partial(self.mutations.commit, file)
+                await side_by_side(commit, self.state.books.sync_if_possible)
+            else:
+                await self.mutations.commit(file)
         except BaseException as error:
             handle.wrote = handle.wrote or isinstance(error, AccessDenied)
             _note_lost(handle, error)

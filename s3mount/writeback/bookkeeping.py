@@ -169,6 +169,13 @@ class Bookkeeper:
             self._syncing -= 1
             self.on_synced()
 
+    async def sync_if_possible(self) -> None:
+        """For what goes on without it: a broken disk is a line in the log."""
+        try:
+            await self.sync()
+        except FilesystemError as error:
+            log.warning("changes go on though the journal cannot be synced: %s", error)
+
     def hurry(self) -> bool:
         """Whether something may be given back soon: what waits for it need not wait for PATIENCE,
         but for `on_synced`. (A full spool.)"""

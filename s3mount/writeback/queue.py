@@ -267,12 +267,6 @@ class IntentQueue(IntentGraph):
         while next(iter(self._finished_at.values()), now) < now - SURELY_SYNCED:
             del self._finished_at[next(iter(self._finished_at))]
 
-    async def _make_durable(self) -> None:
-        try:
-            await self._journal.sync()
-        except FilesystemError as error:
-            log.warning("changes go on though the journal cannot be synced: %s", error)
-
     async def _carry_out(self, intent: Intent) -> None:
         result: PutResult | None = None
         must_be_durable = self._must_be_durable(intent)  # as it was recorded by its callers
@@ -284,7 +278,7 @@ class IntentQueue(IntentGraph):
                     self._journal.update(intent)
             with trio.CancelScope() as intent.scope:
                 if must_be_durable:
-                    await self._make_durable()
+                    await self._journal.sync_if_possible()
                 result = await self._execute(intent)
             if intent.scope.cancelled_caught:
                 raise cancelled(intent)  # noqa: TRY301
@@ -308,7 +302,7 @@ class IntentQueue(IntentGraph):
 
     async def _carry_out_deletes(self, intents: list[Intent]) -> None:
         if any(self._must_be_durable(intent) for intent in intents):
-            await self._make_durable()
+            await self._journal.sync_if_possible()
         try:
             for intent in intents:
                 if intent.on_start is not None:

@@ -120,6 +120,20 @@ async def test_the_end_of_a_put_is_on_the_disk_before_the_next_put_of_the_same_f
     assert len({each[0] for each in numbers[1:]}) == 2
 
 
+async def test_with_write_back_an_fsync_keeps_what_was_renamed_before(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """A power cut must not bring the old name back beside the file that was fsynced after it."""
+    store.put_foreign("a", b"content", {})
+    async with running(store, with_writeback(config, durability="journal"), journal) as client:
+        await client.rename("a", "b")
+        handle = await client.create("f")
+        await client.fs.write(handle, 0, b"new")
+        await client.fs.fsync(handle, False)
+        assert [intent.key for intent in journal.on_disk.intents][:1] == ["b"]
+        await client.close(handle)
+
+
 async def test_fsync_of_a_directory_outlives_a_power_cut(
     store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
 ) -> None:
