@@ -22,7 +22,9 @@ class OwnBucket:
 
 async def list_buckets(config: StoreConfig) -> Sequence[OwnBucket]:
     """By name. Raises StoreErrors: many credentials may use a bucket, but not list them."""
-    return await trio.to_thread.run_sync(_list, config)
+    with trio.move_on_after(config.request_deadline):
+        return await trio.to_thread.run_sync(_list, config, abandon_on_cancel=True)
+    raise errors.DeadlineExceeded("the answer does not come to an end", operation=_OPERATION)
 
 
 def _list(config: StoreConfig) -> Sequence[OwnBucket]:

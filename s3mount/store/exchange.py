@@ -2,13 +2,11 @@
 
 import http.client
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -23,6 +21,13 @@ from s3mount.core.config import StoreConfig
 from s3mount.core.errors import ConfigurationError
 from s3mount.store import errors
 from s3mount.store.base import Body, SlicedBody
+from s3mount.store.connections import (
+    Patience,
+    PlainConnection,
+    TlsConnection,
+    TooSlow,
+    patient,
+)
 from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Endpoint, https_proxy
 from s3mount.store.handed import report_of_caller
@@ -32,59 +37,13 @@ from s3mount.store.request import Answer, Request
 # 13 KB/s, so a slow line is not taken for a dead one. The loop costs 4 us a slice.
 SEND_SLICE = 256 * 1024
 MOST_BYTES = 512 * 1024 * 1024  # of an answer: a hundred times what is ever asked for
-READ_SLICE = 4 * 1024 * 1024  # the deadline is looked at in between; joining them costs a copy
+READ_SLICE = 4 * 1024 * 1024  # MOST_BYTES is looked at in between; joining them costs a copy
 
 _LENGTH = re.compile("[0-9]{1,19}")
 
 
-def _acknowledge_at_once(connection: HTTPConnection) -> None:
-    """A server that sends head and body of its answer apart, without TCP_NODELAY (Ceph's
-    gateway does), waits with the second until the first is acknowledged: 40 ms late otherwise.
-    """
-    if connection.sock is not None:
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-class _PlainConnection(HTTPConnection):
-    """Sends with the read timeout: urllib3 would give the body the connect timeout."""
-
-    send_timeout: float | None = None
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if self.sock is not None:
-            self.sock.settimeout(self.send_timeout)
-        super().send(data)
-
-    def getresponse(self) -> Any:
-        _acknowledge_at_once(self)
-        return super().getresponse()
-
-
-class _TlsConnection(HTTPSConnection):
-    """As _PlainConnection."""
-
-    send_timeout: float | None = None
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if self.sock is not None:
-            self.sock.settimeout(self.send_timeout)
-        super().send(data)
-
-    def getresponse(self) -> Any:
-        _acknowledge_at_once(self)
-        return super().getresponse()
-
-
 class _BodyTooLarge(Exception):
     """It may have no end."""
-
-
-class _BodyTooSlow(Exception):
-    """The deadline passed while a body was being sent or read."""
 
 
 class Exchange:
@@ -105,10 +64,9 @@ class Exchange:
 
     def pool(self, endpoint: Endpoint) -> HTTPConnectionPool:
         """Raises ConfigurationError."""
-        silence = {"send_timeout": self._config.read_timeout}
         if endpoint.scheme == "http":
             plain = HTTPConnectionPool(endpoint.host, endpoint.port, maxsize=self._threads)
-            plain.ConnectionCls = type("Plain", (_PlainConnection,), silence)
+            plain.ConnectionCls = PlainConnection
             return plain
         if not self._config.verify_tls:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
@@ -126,7 +84,7 @@ class Exchange:
             pool = manager.connection_from_host(endpoint.host, endpoint.port, "https")
         else:
             pool = HTTPSConnectionPool(endpoint.host, endpoint.port, **trust)
-        pool.ConnectionCls = type("Tls", (_TlsConnection,), silence)
+        pool.ConnectionCls = TlsConnection
         return pool
 
     def send(
@@ -143,6 +101,7 @@ class Exchange:
                 headers[name] = value.encode().decode("latin-1")
         asked_at = time.monotonic()
         silence = self._config.read_timeout * request.silence
+        patience = Patience(silence, deadline)
         read_timeout = max(0.01, min(silence, deadline - asked_at))
         connect_timeout = min(self._config.connect_timeout, read_timeout)
         body, size = self._framed(request, deadline)
@@ -150,21 +109,23 @@ class Exchange:
         if size or request.method in {"PUT", "POST"}:
             headers["content-length"] = str(size)
         try:
-            response = pool.urlopen(
-                request.method,
-                target,
-                body=body,
-                headers=headers,
-                retries=False,
-                redirect=False,
-                assert_same_host=False,
-                timeout=urllib3.Timeout(connect=connect_timeout, read=read_timeout),
-                preload_content=False,
-                decode_content=False,
-            )
-            data = _read(response, deadline)
-        except _BodyTooSlow as error:
-            raise self._lost(errors.DeadlineExceeded, request, "the body is too slow") from error
+            with patient(patience):
+                response = pool.urlopen(
+                    request.method,
+                    target,
+                    body=body,
+                    headers=headers,
+                    retries=False,
+                    redirect=False,
+                    assert_same_host=False,
+                    timeout=urllib3.Timeout(connect=connect_timeout, read=read_timeout),
+                    preload_content=False,
+                    decode_content=False,
+                )
+            data = _read(response, patience)
+        except TooSlow as error:
+            kind = errors.DeadlineExceeded if patience.is_over() else errors.ConnectionLost
+            raise self._lost(kind, request, "the server is too slow") from error
         except _BodyTooLarge as error:
             raise self._lost(errors.CorruptAnswer, request, "the body is too large") from error
         except (HTTPError, OSError) as error:
@@ -215,11 +176,13 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {inner}"
 
 
-def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
-    """The whole body; raises IncompleteRead if it is short, _BodyTooSlow after the deadline,
+def _read(response: urllib3.BaseHTTPResponse, patience: Patience) -> bytes:
+    """The whole body; raises IncompleteRead if it is short, TooSlow where patience ends,
     _BodyTooLarge beyond MOST_BYTES."""
-    length = response.headers.get("content-length", "")
-    if _LENGTH.fullmatch(length) and int(length) <= READ_SLICE:
+    text = response.headers.get("content-length", "")
+    length = int(text) if _LENGTH.fullmatch(text) else None
+    patience.body_begins(length)
+    if length is not None and length <= READ_SLICE:
         data = response.read()
         response.release_conn()
         return data
@@ -227,22 +190,22 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
     while piece := response.read(READ_SLICE):
         pieces.append(piece)
         left -= len(piece)
-        if left < 0 or time.monotonic() > deadline:
+        if left < 0:
             response.close()
-            raise _BodyTooLarge if left < 0 else _BodyTooSlow
+            raise _BodyTooLarge
     response.release_conn()
     return b"".join(pieces)
 
 
 def _slices(body: Body, deadline: float) -> Iterator[memoryview]:
-    """Raises _BodyTooSlow once the deadline has passed."""
+    """Raises TooSlow once the deadline has passed."""
     report, handed = report_of_caller(), 0
     pieces: Iterator[Any] = body.slices() if isinstance(body, SlicedBody) else iter((body,))
     for piece in pieces:
         view = memoryview(piece).cast("B")
         for offset in range(0, view.nbytes, SEND_SLICE):
             if time.monotonic() > deadline:
-                raise _BodyTooSlow
+                raise TooSlow
             if report is not None:
                 report(handed)  # all before this slice
             part = view[offset : offset + SEND_SLICE]

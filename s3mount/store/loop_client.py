@@ -159,14 +159,14 @@ class LoopClient:
         host = route.endpoint.host.strip("[]")
         with trio.fail_after(CONNECT_PATIENCE):
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, route.endpoint.port)
-        if route.tls is not None:
-            secured = trio.SSLStream(stream, route.tls, server_hostname=host)
-            try:
-                await secured.do_handshake()
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-            stream = secured
+            if route.tls is not None:
+                secured = trio.SSLStream(stream, route.tls, server_hostname=host)
+                try:
+                    await secured.do_handshake()
+                except BaseException:
+                    await trio.aclose_forcefully(stream)
+                    raise
+                stream = secured
         return stream
 
 
