@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.extents import Extents
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import ObjectInfo
 from s3mount.writeback.chunk import BLOCK, DISK_FULL, Chunk, CorruptSpool, crc32c
@@ -27,29 +28,44 @@ STEP = 64 * BLOCK
 
 
 async def bucket_has(file: "OpenFile", found: ObjectInfo) -> bool:
-    """Whether the object holds what was written to `file`: told by the checksums that the journal
-    has of it, for the file's own copy cannot be read. StoreError."""
+    """Whether the object, which has the metadata and the size of `file`, holds what was written to
+    it: told by the checksums that the journal has of that, for the file's own copy cannot be read.
+    What was not written is that of the base, or zeros, in both. StoreError."""
     spooled = file.spooled
-    if found.size != file.size or spooled is None or not spooled.present.covers(0, file.size):
+    if spooled is None or found.size != file.size or spooled.dropped or spooled.published:
         return False
     remote = RemoteObject(found.key, found.etag, found.size, found.version_id)
-    position = 0
-    for chunk, low, high in spooled.pieces(0, file.size):
-        for start in range(low, high, STEP):
-            end = min(start + STEP, high)
-            data = await file.state.readpath.fetch_range(remote, position, end - start)
-            if not _fits(chunk, start, memoryview(data)):
-                return False
-            position += end - start
+    for first, last in spooled.present.within(0, file.size):
+        position = first
+        for chunk, low, high in spooled.pieces(first, last):
+            begin, end = position - low % BLOCK, min(position - low + _whole(high), file.size)
+            for start in range(begin, end, STEP):
+                length = min(STEP, end - start)
+                data = await file.state.readpath.fetch_range(remote, start, length)
+                block = (low + start - position) // BLOCK
+                if not _fits(chunk, block, start, data, spooled.present):
+                    return False
+            position += high - low
     return True
 
 
-def _fits(chunk: Chunk, start: int, data: memoryview) -> bool:
-    """`data` begins at a block. What is filled behind it is no part of the file."""
-    for low in range(0, len(data), BLOCK):
-        block = (start + low) // BLOCK
-        piece = data[low : low + BLOCK]
-        if chunk.filled[block] != len(piece) or crc32c(piece) != chunk.crcs[block]:
+def _whole(end: int) -> int:
+    """Where the block ends that is written up to there."""
+    return -(-end // BLOCK) * BLOCK
+
+
+def _fits(chunk: Chunk, block: int, start: int, data: bytes, present: Extents) -> bool:
+    """`data`, the object's bytes from `start` on, begins with that block of the chunk. Where
+    nothing was written a chunk has zeros."""
+    for number, low in enumerate(range(0, len(data), BLOCK), block):
+        piece = bytearray(data[low : low + BLOCK])
+        filled = chunk.filled[number]
+        if filled > len(piece):
+            return False
+        del piece[filled:]
+        for left, right in present.gaps(start + low, start + low + filled):
+            piece[left - start - low : right - start - low] = bytes(right - left)
+        if crc32c(piece) != chunk.crcs[number]:
             return False
     return True
 

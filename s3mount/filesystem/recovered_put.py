@@ -10,10 +10,12 @@
 
 import hashlib
 import logging
+from dataclasses import replace
 
 import trio
 
 from s3mount.core.errors import FilesystemError
+from s3mount.core.metadata import Attributes, decode
 from s3mount.filesystem.damaged import bucket_has, set_aside
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Version
@@ -197,19 +199,49 @@ class RecoveredPut:
             )
 
     async def _is_done(self, found: ObjectInfo, headers: WriteHeaders) -> bool:
-        """Metadata and size alone do not tell: two closes within a tick of the clock have both."""
-        if not is_ours(found, self._file.size, headers):
+        """Metadata and size alone do not tell: two closes within a tick of the clock have both.
+
+        What was sent may have had other metadata than it has now: those that its upload began
+        with, or of before a chmod. That is told by the snapshot, so that a copy follows."""
+        file = self._file
+        exact = is_ours(found, file.size, headers)
+        if not exact and not any(is_ours(found, file.size, sent) for sent in self.unanswered):
             return False
-        if await self._is_copy(found):
+        if exact and await self._is_copy(found):
             return True
         try:
-            if is_md5(found.etag):
-                return found.etag == await self._md5()
-            if self._file.upload is None:
-                return False
-            return found.etag == await self._etag_of_parts()
+            done = await self._has_its_etag(found)
+            if not done:
+                await self._check_spool()
         except CorruptSpool:
-            return await bucket_has(self._file, found)
+            done = await bucket_has(file, found)
+        if done and not exact and file.snapshot is not None:
+            file.snapshot = replace(file.snapshot, attributes=self._attributes_of(found))
+        return done
+
+    async def _has_its_etag(self, found: ObjectInfo) -> bool:
+        """Raises CorruptSpool."""
+        if is_md5(found.etag):
+            return found.etag == await self._md5()
+        return self._file.upload is not None and found.etag == await self._etag_of_parts()
+
+    async def _check_spool(self) -> None:
+        """Raises CorruptSpool where something of the file cannot be sent once more."""
+        spooled = self._file.spooled
+        if spooled is not None:
+            for start in range(0, self._file.size, STEP):
+                with spooled.reading():
+                    await trio.to_thread.run_sync(spooled.verify, start, start + STEP)
+
+    def _attributes_of(self, found: ObjectInfo) -> Attributes:
+        return decode(
+            found.metadata,
+            is_directory=False,
+            size=found.size,
+            content_type=found.headers.get("content-type"),
+            last_modified=found.last_modified,
+            defaults=self._file.state.config.defaults,
+        )
 
     async def _is_copy(self, found: ObjectInfo) -> bool:
         """Of what was published early, as a whole: only its metadata or its name were not those of

@@ -26,7 +26,7 @@ from s3mount.writeback.journal_records import JournalContents
 from s3mount.writeback.recoverable import Recoverable
 from tests.model.bucket import files
 from tests.model.mounted import EPOCH, with_writeback
-from tests.model.recovering import DeadMount, headers_of, remounted
+from tests.model.recovering import FILE, DeadMount, headers_of, remounted
 
 PART = 256 * KIB
 DATA = random.Random(5).randbytes(3 * PART + 100)  # a chunk has four blocks
@@ -150,6 +150,67 @@ async def test_what_the_bucket_has_already_is_no_loss(
     assert files(store) == {"f": data}
     assert store.counts().get("PutObject", 0) == store.counts().get("CreateMultipartUpload", 0) == 0
     assert Recoverable(config.cache_dir / "recoverable").list() == []
+
+
+@pytest.mark.parametrize("told_by", ["the intent", "the upload"])
+async def test_what_the_bucket_has_with_other_metadata_is_no_loss(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, told_by: str, autojump_clock: object
+) -> None:
+    """It was closed, then its mode was changed; or its upload began before its last write, which
+    gave it another mtime. The answer was heard, and the power cut took that from the journal."""
+    earlier = replace(FILE, mode=FILE.mode ^ 0o040, mtime_ns=FILE.mtime_ns - 1)
+    sent = headers_of("f", earlier)
+    store.put_foreign("f", DATA, sent.metadata, sent.headers)
+    if told_by == "the intent":
+        dead.put("f", DATA, expects=ABSENT)
+        left = dead.contents()
+        (intent,) = left.intents
+        left = replace(left, intents=[replace(intent, headers=sent)])
+    else:
+        file = dead.file("f", DATA)
+        dead.intent(Kind.PUT, "f", file=file, expects=ABSENT)
+        await dead.upload(store, "f", {1: DATA[:PART]}, file=file)
+        left = dead.contents()
+        store.uploads.clear()
+        (upload,) = left.uploads.values()
+        left = replace(left, uploads={upload.id: replace(upload, headers=sent)})
+    (file,) = left.files
+    flip(left, config.writeback.spool_dir, file, PART + BLOCK + 1)
+    before = store.counts().get("BytesOut", 0)
+    async with remounted(store, config, MemoryJournal(left)) as client:
+        await client.fs.drain(600.0)
+        assert client.fs.status()["failures"] == []
+        assert await client.read("f") == DATA
+        found = (await client.stat("f")).attributes
+        assert (found.mode, found.mtime_ns) == (FILE.mode, FILE.mtime_ns)
+    assert files(store) == {"f": DATA}
+    assert store.counts().get("BytesOut", 0) == before
+    assert store.objects["f"].metadata == headers_of("f").metadata
+    assert Recoverable(config.cache_dir / "recoverable").list() == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_an_edit_that_the_bucket_has_is_no_loss(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, same: bool, autojump_clock: object
+) -> None:
+    """Of what was edited only the new bytes are in the spool, and zeros before them in the block.
+    Another host's bytes, or an earlier close's, are not taken for them."""
+    base = BaseObject("f", "an-etag-of-old", len(DATA))
+    at, new = PART + 100, b"new" * BLOCK
+    edited = DATA[:at] + new + DATA[at + len(new) :]
+    if not same:
+        edited = edited[: at + 3 * BLOCK - 1] + b"?" + edited[at + 3 * BLOCK :]
+    headers = headers_of("f")
+    file = dead.file("f", new, at=at, base=base)
+    dead.intent(Kind.PUT, "f", file=file, expects=base.etag)
+    store.put_foreign("f", edited, headers.metadata, headers.headers)
+    left = dead.contents()
+    flip(left, config.writeback.spool_dir, file, at + BLOCK)
+    async with remounted(store, config, MemoryJournal(left)) as client:
+        await client.fs.drain(600.0)
+        assert len(client.fs.status()["failures"]) == (not same)
+    assert files(store) == {"f": edited}
+    assert len(Recoverable(config.cache_dir / "recoverable").list()) == (not same)
 
 
 @pytest.mark.parametrize("damaged", [True, False])
