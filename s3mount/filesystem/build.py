@@ -63,7 +63,14 @@ async def open_filesystem(
     uploader = Uploader(store, spool, config.writeback, schedule, journal)
     state = State(config, store, namespace, readpath, spool, uploader, clock, journal)
     mutations = Mutations(state)
-    executors = Executors(store, state.copier, partial(_rescue, state), state, uploader.doubts)
+    executors = Executors(
+        store,
+        state.copier,
+        partial(_rescue, state),
+        state,
+        uploader.doubts,
+        state.books.sync_if_possible,
+    )
     state.queue = IntentQueue(
         executors.execute,
         executors.delete_batch,

@@ -141,6 +141,7 @@ class FileCommits(Ledger):
             )
             if sealed is None and file.records.changes != file.changes:
                 sealed = file.records.seal()
+            supersedes = file.records.is_in_journal
             if sealed is not None:
                 file.records.write(sealed)
             intent = file.put
@@ -148,6 +149,7 @@ class FileCommits(Ledger):
                 intent = self._new_put(file)
             else:
                 self.state.queue.resume(intent, delay=self._put_delay)
+            intent.supersedes = intent.supersedes or supersedes
             intent.attributes = _attributes_of(file, sealed)
             self.state.books.update(intent)
             return intent

@@ -17,6 +17,10 @@ class ParkedIntent:
         self._books = books
         self._intent: Intent | None = None
 
+    @property
+    def is_there(self) -> bool:
+        return self._intent is not None
+
     def park(self, put: Intent) -> None:
         """The PUT has left the queue, as the file is being written anew."""
         self._park_as(put, put.expects)

@@ -94,6 +94,11 @@ class FileRecords:
         return self._record
 
     @property
+    def is_in_journal(self) -> bool:
+        """Whether a replay would do something to the file, were this the end."""
+        return self._record is not None or self._parked.is_there
+
+    @property
     def put_id(self) -> int:
         """Of the record that a PUT which begins now has its bytes from."""
         return self.id if self._record is None else self._record.id

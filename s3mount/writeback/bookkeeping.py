@@ -129,6 +129,7 @@ class Bookkeeper:
         intent.recorded_at = trio.current_time()
         recorded = self._gathered.get(("intent", intent.sequence))
         if recorded is None:  # else what is to be recorded says how it is at the end
+            intent.supersedes = True
             self._gather("intent", intent.sequence, partial(self.journal.update, intent))
 
     def forget(self, intent: Intent | IntentRecord) -> None:

@@ -57,7 +57,8 @@ class Own(Protocol):
 
 
 class Executors:
-    """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist."""
+    """`before_replacing(keys)` is awaited before the bytes under `keys` cease to exist, `synced()`
+    before objects go that the journal, as of its last sync, may still name."""
 
     def __init__(
         self,
@@ -66,8 +67,10 @@ class Executors:
         before_replacing: Replacing,
         own: Own,
         doubts: Doubts,
+        synced: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
+        self._synced = synced
         self._own = own
         self._copier = copier
         self._before_replacing = before_replacing
@@ -279,6 +282,7 @@ class Executors:
             stays |= left.theirs
         if intent.on_copied is not None:
             intent.on_copied(intent, None)
+        await self._synced()  # else a replay would show the old place, with what is left there
         await self._delete_moved({*moved, *intent.also_delete} - stays)
         if stays:
             raise PreconditionFailed(

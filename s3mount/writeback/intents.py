@@ -154,6 +154,8 @@ class Intent:
     copy_made: CopyMade | None = None  # COPY: what is left to do is the source's delete
     hurried: bool = False
     retargeted: bool = False  # its key is another one than it was recorded with at first
+    # PUT: the journal may have an older state of the same file, which a replay would send.
+    supersedes: bool = False
     unwanted: bool = False  # given up while it ran in a batch with others
     # The last attempt of this one, or of one that it waits for, was refused, and nothing is tried
     # before a pause; and the how manieth refusal of the queue that was.

@@ -247,12 +247,14 @@ class IntentQueue(IntentGraph):
 
         After a power cut both names of what was renamed would be there for good; of two changes of
         names or attributes the later one alone; and the journal would still have what was done to
-        the same key just before, which a replay would do again, over this. (Of a PUT the program
-        itself is told no sooner.)
+        the same key just before, which a replay would do again, over this, or an older state of
+        the same file, by which a replay would take this for others' work. (Of a file's first PUT
+        the program itself is told no sooner.)
         """
         if intent.retargeted or intent.kind in (Kind.COPY, Kind.RENAME_TREE):
             return True
-        if intent.kind is not Kind.PUT and not self._journal.is_synced(intent):
+        first = intent.kind is Kind.PUT and not intent.supersedes
+        if not first and not self._journal.is_synced(intent):
             return True
         horizon = trio.current_time() - SURELY_SYNCED
         return any(

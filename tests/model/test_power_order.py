@@ -2,6 +2,8 @@
 told: after a power cut the journal is that of its last sync."""
 
 import contextlib
+import os
+import stat
 from collections.abc import AsyncIterator
 
 import pytest
@@ -132,6 +134,59 @@ async def test_with_write_back_an_fsync_keeps_what_was_renamed_before(
         await client.fs.fsync(handle, False)
         assert [intent.key for intent in journal.on_disk.intents][:1] == ["b"]
         await client.close(handle)
+
+
+@pytest.mark.parametrize("later", ["chmod", "fsync"])
+async def test_a_put_that_changed_since_its_close_is_on_the_disk_as_it_is_before_it_is_sent(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, later: str, autojump_clock: object
+) -> None:
+    """Else a replay would know neither its bytes nor its metadata, and take it for another
+    host's."""
+    async with running(store, with_writeback(config, durability="journal"), journal) as client:
+        seen = seen_at(store, journal, "PutObject")
+        await client.write("f", b"content")
+        if later == "chmod":
+            await client.setattr("f", mode=0o600)
+        else:
+            handle = await client.open("f", os.O_WRONLY)
+            await client.fs.write(handle, 0, b"longer content")
+            await client.fs.fsync(handle, False)
+            await client.release(handle)
+        await client.fs.drain(60.0)
+    (contents,) = seen
+    (intent,), (record,) = contents.intents, contents.files.values()
+    assert intent.attributes is not None
+    assert stat.S_IMODE(intent.attributes.mode) == (0o600 if later == "chmod" else 0o644)
+    assert record.size == len(store.objects["f"].data)
+
+
+async def test_a_chmod_before_a_close_is_off_the_disk_before_the_bucket_has_what_was_closed(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Else a replay would report that it cannot change the mode of what was there before."""
+    store.put_foreign("f", b"content", {})
+    async with running(store, config, journal) as client:
+        handle = await client.open("f", os.O_WRONLY)
+        await client.fs.write(handle, 0, b"changed")
+        await client.setattr("f", mode=0o600)
+        await journal.sync()
+        assert [intent.kind for intent in journal.on_disk.intents] == [Kind.ATTRIBUTES]
+        seen = seen_at(store, journal, "PutObject")
+        await client.close(handle)
+    assert [[intent.kind for intent in contents.intents] for contents in seen] == [[Kind.PUT]]
+
+
+async def test_the_copies_of_a_directory_are_on_the_disk_before_the_old_place_is_emptied(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Else a replay would show what is left at the old place until it has looked."""
+    for name in ("d/", "d/f"):
+        store.put_foreign(name, b"", {})
+    async with running(store, config, journal) as client:
+        seen = seen_at(store, journal, "DeleteObjects")
+        await client.rename("d", "e")
+        await client.fs.drain(60.0)
+    assert [[intent.copied_phase for intent in contents.intents] for contents in seen] == [[True]]
 
 
 async def test_fsync_of_a_directory_outlives_a_power_cut(
