@@ -5,7 +5,7 @@ A mount that died has left them, or the creation of one was never answered.
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 import trio
 
@@ -19,6 +19,7 @@ from s3mount.store.errors import (
     NoSuchUpload,
     StoreError,
 )
+from s3mount.writeback.begun_upload import BegunUpload
 from s3mount.writeback.journal import Journal
 from s3mount.writeback.journal_records import UploadRecord
 
@@ -45,6 +46,8 @@ class LeftUploads:
         self._store = store
         self._journal = journal
         self._left: list[UploadRecord] = []
+        self._probes: list[UploadRecord] = []  # of `_left`, begun by `_initiator`
+        self._again: list[Callable[[], Awaitable[bool]]] = []  # aborts of such, not done yet
         self._more = trio.Event()
         self._tried = trio.Event()
         self._tried.set()
@@ -72,11 +75,12 @@ class LeftUploads:
                         self._journal.end_upload(record.id)
                 except (StoreError, FilesystemError) as error:
                     log.warning("upload of %r left behind: %s", record.key, error)
+            self._again = [work for work in self._again if not await work()]
             self.report = [_describe(record) for record in self._left]
             if self._more.is_set():
                 continue
             self._tried.set()
-            if self._left:
+            if self._left or self._again:
                 with trio.move_on_after(TIDY_INTERVAL):
                     await self._more.wait()
                 self._more.set()
@@ -100,6 +104,8 @@ class LeftUploads:
         ]
         if not found:
             return True
+        if any(one in self._left and one is not record for one in self._probes):
+            return False
         initiator = await self._initiator(record)
         for one in found:
             if initiator is None or one.initiator != initiator:
@@ -112,15 +118,27 @@ class LeftUploads:
         return True
 
     async def _initiator(self, record: UploadRecord) -> str | None:
-        """Who begins our uploads, by the service's name: told by one begun for that."""
-        upload_id = await self._store.create_upload(record.key, record.headers)
+        """Who begins our uploads, by the service's name: told by one begun for that, which is in
+        the journal as any other until it is gone."""
+        probe = BegunUpload(self._store, self._journal, self._again.append, self._unclear)
         try:
-            uploads = await self._store.list_uploads(record.key)
-            mine = [one.initiator for one in uploads if one.upload_id == upload_id]
+            upload_id = await probe.begin(record.key, record.headers, None)
+            try:
+                uploads = await self._store.list_uploads(record.key)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await probe.abort()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._store.abort_upload(record.key, upload_id)
+            unanswered = probe.leave()
+            if unanswered is not None:
+                self._unclear(unanswered)
+        mine = [one.initiator for one in uploads if one.upload_id == upload_id]
         return mine[0] if mine else None
+
+    def _unclear(self, probe: UploadRecord) -> None:
+        """Perhaps it was begun. Until that is known no other is."""
+        self._probes.append(probe)
+        self.add(probe)
 
     async def _parts(self, upload: Upload) -> Sequence[Part]:
         try:
