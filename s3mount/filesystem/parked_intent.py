@@ -65,6 +65,12 @@ class ParkedIntent:
             self._intent.attributes = inode.attributes
             self._books.record(self._intent)
 
+    def version_moved(self, old: str, new: str) -> None:
+        """A copy of our own gave what it acts on, if that had the ETag `old`, another one."""
+        if self._intent is not None and self._intent.source_etag == old != new:
+            self._intent.source_etag = new
+            self._books.update(self._intent)
+
     def renamed(self) -> None:
         """The file has another key; to be called after all that its rename added to the queue."""
         if self._intent is not None:

@@ -272,6 +272,8 @@ class FileRecords:
     def base_moved(self, key: str, etag: str) -> None:
         """A copy of our own took the version `etag` of `key` to where file.remote is now."""
         record, remote = self._record, self._file.remote
+        if remote is not None:
+            self._parked.version_moved(etag, remote.etag)
         if record is None or record.base is None or remote is None:
             return
         if (record.base.key, record.base.etag) == (key, etag):

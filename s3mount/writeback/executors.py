@@ -124,6 +124,8 @@ class Executors:
         # Readers must know the new place before the old one is gone.
         if intent.on_copied is not None:
             intent.on_copied(intent, made.result)
+        if made.source_etag is not None and made.source_etag != made.result.etag:
+            await self._synced()  # without the source a replay could not tell it from others' work
         await self._before_replacing([source])
         await self._doubts.settle(source, deleting=True)
         if made.source_etag is not None and await self._is_still(

@@ -189,6 +189,40 @@ async def test_the_copies_of_a_directory_are_on_the_disk_before_the_old_place_is
     assert [[intent.copied_phase for intent in contents.intents] for contents in seen] == [[True]]
 
 
+async def test_a_copy_with_another_etag_is_on_the_disk_before_its_source_goes(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Else a replay would find neither the source nor, by its ETag, the copy."""
+    async with running(store, config, journal) as client:
+        await client.write("a", b"in parts " * 4 * KIB)
+        before = store.objects["a"].etag
+        seen = seen_at(store, journal, "DeleteObject")
+        await client.rename("a", "b")
+        await client.fs.drain(60.0)
+    assert store.objects["b"].etag != before
+    assert [[intent.copied_phase for intent in contents.intents] for contents in seen] == [[True]]
+
+
+async def test_a_chmod_of_what_is_being_written_acts_on_the_copy_once_a_rename_has_made_it(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Until the close the journal has it for what is in the bucket: after a crash it would have
+    been dropped as that of a version which others have replaced."""
+    async with running(store, config, journal) as client:
+        await client.write("a", b"in parts " * 4 * KIB)
+        before = store.objects["a"].etag
+        handle = await client.open("a", os.O_WRONLY)
+        await client.fs.write(handle, 0, b"changed")
+        await client.rename("a", "b")
+        await client.setattr("b", mode=0o600)
+        await trio.sleep(2)
+        etag = store.objects["b"].etag
+        assert etag != before
+        found = [(one.kind, one.key, one.source_etag) for one in journal.load().intents]
+        assert found == [(Kind.ATTRIBUTES, "b", etag)]
+        await client.close(handle)
+
+
 async def test_fsync_of_a_directory_outlives_a_power_cut(
     store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
 ) -> None:
