@@ -1,11 +1,13 @@
 """A LIST of one directory under way, page by page, shared by all who read it."""
 
+import errno
 import functools
 from collections.abc import Mapping, Sequence
 
 import trio
 
 from s3mount.core.config import NamespaceConfig
+from s3mount.core.errors import FilesystemError
 from s3mount.core.keys import FOLDER_SUFFIX, split_key
 from s3mount.core.metadata import is_folder_marker
 from s3mount.namespace.assembly import Assembler, Found
@@ -20,6 +22,10 @@ from s3mount.store.base import (
     ObjectInfo,
 )
 from s3mount.store.parallel import side_by_side
+
+# Of one listing, which holds them until it ends, in 200 bytes each: a gigabyte. What has been shown
+# of a large directory leaves the tree long before (shrink.py).
+MOST_NAMES = 5_000_000
 
 
 class Merge:
@@ -198,8 +204,22 @@ class Listing:
         self._observe_folders(folders, asked_at)
         self._token = page.next_token
         self._note_reach(page)
+        self._check_size()
         if last:
             self._end()
+
+    def _check_size(self) -> None:
+        """Raises FilesystemError(EFBIG) for a directory that memory does not hold."""
+        assembler = self._merge.assembler
+        if len(self.names) + len(assembler.unreachable) + len(assembler.shadowed) <= MOST_NAMES:
+            return
+        directory = directory_of(self.inode)
+        if directory.listing is self:
+            directory.listing = None
+        raise FilesystemError(
+            errno.EFBIG,
+            f"{self.prefix!r} has more than {MOST_NAMES} names; `s3mount ls` lists them",
+        )
 
     def _end(self) -> None:
         self.done = True

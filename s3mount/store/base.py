@@ -61,7 +61,7 @@ class ListPage:
 
     objects: Sequence[ListedObject]
     prefixes: Sequence[str]
-    next_token: str | None  # None: this was the last page
+    next_token: str | None  # what only the store understands; None: this was the last page
     answered_at: float = 0.0
     asked_at: float = 0.0
 
@@ -199,7 +199,7 @@ class ObjectStore(Protocol):
 
     async def check_bucket(self, prefix: str, *, max_keys: int = 1) -> ListPage:
         """The first request to it, a LIST of one level of `prefix`: raises NoSuchBucket,
-        AccessDenied, ..."""
+        AccessDenied, ... With `max_keys` 1 the page may be empty though there are more."""
         ...
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
@@ -238,7 +238,8 @@ class ObjectStore(Protocol):
         token: str | None = None,
         max_keys: int = 1000,
     ) -> ListPage:
-        """One page; raises CorruptAnswer where the token repeats or the answer is cut."""
+        """One page, empty only if it is the last. Raises CorruptAnswer where the answer is cut,
+        goes back, or names nothing new for thousands of pages."""
         ...
 
     async def put(

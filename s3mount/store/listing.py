@@ -137,7 +137,7 @@ def parse_parts(body: bytes, key: str, sent_marker: int = 0) -> tuple[list[Part]
         marker = int(texts["NextPartNumberMarker"])
     except (KeyError, ValueError) as error:
         raise _corrupt(key, f"no listing of parts: {error!r}", operation) from error
-    if marker <= sent_marker:
+    if not sent_marker < marker <= _MAX_PART:
         message = f"no listing of parts: after part {sent_marker} comes {marker}"
         raise _corrupt(key, message, operation)
     return parts, marker

@@ -21,6 +21,11 @@ from s3mount.store.sender import SERVER_SIDE_PATIENCE, SERVER_SIDE_SILENCE, Send
 
 log = logging.getLogger(__name__)
 
+# Of one listing, about 300 bytes each in memory. Who has more has forgotten them for years.
+MOST_UPLOADS = 1_000_000
+# What a page counts for at least: one without any that was asked for leads on all the same.
+_LEAST_OF_PAGE = 100
+
 
 def complete_request(
     key: str, upload_id: str, parts: Sequence[base.Part], headers: Mapping[str, str]
@@ -218,6 +223,7 @@ class MultipartUploads:
     async def pending(self, prefix: str) -> Sequence[base.Upload]:
         operation = "ListMultipartUploads"
         uploads: list[base.Upload] = []
+        seen = 0
         markers: tuple[str, str] | None = ("", "")
         while markers is not None:
             query = [("uploads", "")]
@@ -231,6 +237,14 @@ class MultipartUploads:
             parse = functools.partial(_parse_uploads, prefix, markers)
             found, markers = await self._sender.read(request, parse, lane=Lane.METADATA)
             uploads += found
+            seen += max(len(found), _LEAST_OF_PAGE)
+            if seen > MOST_UPLOADS:
+                raise errors.StoreError(
+                    f"more than {MOST_UPLOADS} unfinished uploads: end them by a lifecycle rule of"
+                    " the bucket (AbortIncompleteMultipartUpload)",
+                    operation=operation,
+                    key=prefix,
+                )
         return uploads
 
     async def _parts_page(

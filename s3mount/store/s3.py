@@ -11,7 +11,7 @@ import trio
 
 from s3mount.core.config import StoreConfig
 from s3mount.store import base, errors, integrity, results
-from s3mount.store.answers import http_date, object_info, stored_checksums
+from s3mount.store.answers import object_info, stored_checksums
 from s3mount.store.base import (
     ALWAYS,
     Body,
@@ -34,8 +34,8 @@ from s3mount.store.deleting import BatchDelete
 from s3mount.store.endpoint import Connection
 from s3mount.store.headers import RequestHeaders
 from s3mount.store.limit import Lanes
-from s3mount.store.listing import parse_list
 from s3mount.store.multipart import MultipartUploads
+from s3mount.store.pages import Pages
 from s3mount.store.quick_head import QuickHead
 from s3mount.store.quick_put import QUICK_BODY
 from s3mount.store.request import Answer, Request, body_size
@@ -76,6 +76,7 @@ class S3Store:
         self._etags = integrity.Md5Etags(encrypted=self._headers.encrypted)
         self._deletes = BatchDelete(sender, self._headers)
         self._copies = ServerCopies(self, sender, probe, self._headers, uploads)
+        self._pages = Pages(config, sender, self._headers)
         self._tagging = Tagging(sender, self._headers)
         self._bucket_seen_at = -BUCKET_SEEN  # time.monotonic() of an answer that proves it
 
@@ -88,7 +89,10 @@ class S3Store:
 
     async def check_bucket(self, prefix: str, *, max_keys: int = 1) -> base.ListPage:
         self._probe.prefix = prefix
-        return await self.list(prefix, max_keys=max_keys)
+        # Whether there is an answer at all must be known at once, whatever has been deleted there.
+        page = await self._pages.page(prefix, "/", "", None, max_keys, follow=max_keys > 1)
+        self._bucket_seen_at = time.monotonic()
+        return page
 
     # -- reading
 
@@ -186,25 +190,7 @@ class S3Store:
         token: str | None = None,
         max_keys: int = 1000,
     ) -> base.ListPage:
-        query = [("list-type", "2"), ("encoding-type", "url")]
-        query.append(("max-keys", str(min(max_keys, self._config.list_page_size))))
-        if prefix:
-            query.append(("prefix", prefix))
-        if delimiter:
-            query.append(("delimiter", delimiter))
-        if token is not None:
-            query.append(("continuation-token", token))
-        elif start_after:
-            query.append(("start-after", start_after))
-
-        def parse(answer: Answer) -> base.ListPage:
-            answered_at = http_date(answer.headers.get("date", ""))
-            return parse_list(answer.body, prefix, token, answered_at, answer.asked_at)
-
-        request = Request(
-            "ListObjectsV2", "GET", None, tuple(query), self._headers.list(), about=prefix
-        )
-        page = await self._sender.read(request, parse, lane=Lane.METADATA)
+        page = await self._pages.page(prefix, delimiter, start_after, token, max_keys)
         self._bucket_seen_at = time.monotonic()
         return page
 

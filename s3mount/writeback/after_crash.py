@@ -27,6 +27,7 @@ from s3mount.store.errors import (
     PreconditionFailed,
     StoreError,
 )
+from s3mount.writeback.below import all_below
 from s3mount.writeback.copier import headers_of_copy
 from s3mount.writeback.intents import ABSENT, Intent, MovedObject
 from s3mount.writeback.looking import is_ours, may_be_ours
@@ -227,7 +228,7 @@ class AfterCrash:
         """
         assert intent.source is not None
         left = TreeLeft()
-        targets = {item.key: item for item in await self._list(intent.key)}
+        targets = {item.key: item for item in await all_below(self._store, intent.key)}
 
         async def one(item: ListedObject) -> None:
             assert intent.source is not None
@@ -267,16 +268,6 @@ class AfterCrash:
         if old is None or new is None:
             return False
         return dict(new.metadata) == dict(with_mtime(old.metadata, old.last_modified))
-
-    async def _list(self, prefix: str) -> list[ListedObject]:
-        found: list[ListedObject] = []
-        token: str | None = None
-        while True:
-            page = await self._store.list(prefix, delimiter="", token=token)
-            found += page.objects
-            token = page.next_token
-            if token is None:
-                return found
 
 
 def _is_copy(target: ObjectInfo, source: ObjectInfo | None, intent: Intent) -> bool:

@@ -25,6 +25,7 @@ from s3mount.store.errors import (
     StoreError,
 )
 from s3mount.writeback.after_crash import AfterCrash, TreeLeft
+from s3mount.writeback.below import all_below
 from s3mount.writeback.copier import PARTS_FROM, Copied, Copier
 from s3mount.writeback.doubts import Doubts, Sent
 from s3mount.writeback.intents import CopyMade, Intent, Kind, MovedObject
@@ -265,7 +266,7 @@ class Executors:
         copied = intent.copied
         moved = {source + key[len(target) :]: one.source_etag for key, one in copied.items()}
         stays: set[str] = set()  # of a mount that died: what others have put in the way since
-        while fresh := await self._tree(source, moved):
+        while fresh := await all_below(self._store, source, moved):
             left = await self._after_crash.tree(intent, fresh) if intent.recovered else TreeLeft()
 
             async def one(item: ListedObject, left: TreeLeft = left) -> None:
@@ -325,14 +326,3 @@ class Executors:
         except NotFound:
             log.info("%r vanished while its directory was renamed", key)
             return None
-
-    async def _tree(self, prefix: str, known: dict[str, str]) -> list[ListedObject]:
-        """What is below `prefix`, but for what `known` has in the same version (key -> ETag)."""
-        found: list[ListedObject] = []
-        token: str | None = None
-        while True:
-            page = await self._store.list(prefix, delimiter="", token=token)
-            found += [item for item in page.objects if known.get(item.key) != item.etag]
-            token = page.next_token
-            if token is None:
-                return found

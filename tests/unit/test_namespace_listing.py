@@ -8,7 +8,7 @@ import trio.testing
 
 from s3mount.core.config import NamespaceConfig
 from s3mount.core.errors import FilesystemError
-from s3mount.namespace import ABSENT, DirectoryEntry, Version
+from s3mount.namespace import ABSENT, DirectoryEntry, Version, listing
 from tests.unit.namespace_fixtures import (
     DIRECTORY,
     FILE,
@@ -416,6 +416,23 @@ async def test_a_directory_with_more_names_than_the_bound_is_listed_whole() -> N
     assert await errno_of(names, names.root, "f0001") is None
     assert await errno_of(names, names.root, "f2999") is None
     assert not await names.is_empty(names.root)
+
+
+async def test_a_directory_without_end_is_an_error_before_it_has_taken_all_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "MOST_NAMES", 50)
+    bench = Bench(page_size=10)
+    bench.put(*(f"large/f{number:03}" for number in range(90)), "small/a", "small/b", data=b"1")
+    names = bench.namespace(NamespaceConfig(attributes="listing"))
+    large = await names.lookup(names.root, "large")
+    bench.requests()
+    with pytest.raises(FilesystemError, match="more than 50 names; `s3mount ls`") as caught:
+        await entries_of(names, large)
+    assert caught.value.errno == errno.EFBIG
+    assert bench.requests() == {"ListObjectsV2": 6}
+    assert await errno_of(names, large, "f085") is None  # a name is found all the same
+    assert await names_of(names, await names.lookup(names.root, "small")) == ["a", "b"]
 
 
 async def test_what_was_made_here_of_late_is_not_taken_for_removed_above_the_bound() -> None:

@@ -123,7 +123,14 @@ def parts(number: str, marker: str) -> bytes:
 
 def test_a_listing_of_parts_that_leads_nowhere_is_corrupt() -> None:
     assert parse_parts(parts("7", "7"), "k", 6) == ([Part(7, "e", 5)], 7)
-    for number, marker in (("7", "6"), ("7", "-1"), ("0", "7"), ("10001", "7"), ("9" * 30, "7")):
+    for number, marker in (
+        ("7", "6"),
+        ("7", "-1"),
+        ("7", "10001"),
+        ("0", "7"),
+        ("10001", "7"),
+        ("9" * 30, "7"),
+    ):
         with pytest.raises(errors.CorruptAnswer, match="no listing of parts"):
             parse_parts(parts(number, marker), "k", 6)
 
