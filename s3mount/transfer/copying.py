@@ -103,8 +103,12 @@ class Transfer:
             try:
                 if not self._dry_run:
                     copied[listed.key] = await self._copy(listed.key, new_key, None)
-            except NotFound:
-                self.vanished += 1
+            except NotFound as error:
+                # It may be the copy that was not found; or the answer was wrong.
+                if await self._is_there(listed.key):
+                    self.outcome.fail(listed.key, error)
+                else:
+                    self.vanished += 1
                 return
             except StoreError as error:
                 self.outcome.fail(listed.key, error)
@@ -113,6 +117,16 @@ class Transfer:
 
         await all_of([partial(one, listed) for listed in objects], PARALLEL_COPIES)
         return copied
+
+    async def _is_there(self, key: str) -> bool:
+        """Not known counts as there."""
+        try:
+            await self._source.head(key)
+        except NotFound:
+            return False
+        except StoreError:
+            return True
+        return True
 
     async def _copy(self, source: str, target: str, etag: str | None) -> Copied:
         """Of a move, the copy has been seen in its place when this returns."""

@@ -266,23 +266,31 @@ class Executors:
         copied = intent.copied
         moved = {source + key[len(target) :]: one.source_etag for key, one in copied.items()}
         stays: set[str] = set()  # of a mount that died: what others have put in the way since
+        missed: set[str] = set()  # listed, and not found: gone only if no listing shows it again
         while fresh := await all_below(self._store, source, moved):
             left = await self._after_crash.tree(intent, fresh) if intent.recovered else TreeLeft()
+            absent: set[str] = set()
 
-            async def one(item: ListedObject, left: TreeLeft = left) -> None:
+            async def one(
+                item: ListedObject, left: TreeLeft = left, absent: set[str] = absent
+            ) -> None:
                 new_key = target + item.key[len(source) :]
                 moved_object = left.copied.get(item.key)
                 if item.key in left.theirs:
                     return
                 if moved_object is None:
                     moved_object = await self._copy_below(item, new_key)
-                if moved_object is not None:
+                if moved_object is None:
+                    absent.add(item.key)
+                else:
                     copied[new_key] = moved_object
                     self._after_crash.note(intent, new_key, moved_object.result.etag)
 
             await all_of([partial(one, item) for item in fresh], TREE_COPIES)
-            moved.update({item.key: item.etag for item in fresh})
-            stays |= left.theirs
+            lost = absent & missed
+            moved.update({one.key: one.etag for one in fresh if one.key not in absent - lost})
+            missed |= absent
+            stays |= left.theirs | lost
         if intent.on_copied is not None:
             intent.on_copied(intent, None)
         await self._synced()  # else a replay would show the old place, with what is left there
@@ -290,7 +298,7 @@ class Executors:
         if stays:
             raise PreconditionFailed(
                 f"{len(stays)} objects stay where they are, others have changed what they are"
-                f" or where they were to be: {min(stays)!r}",
+                f" or where they were to be, or they are listed and not found: {min(stays)!r}",
                 operation="CopyObject",
                 key=source,
             )

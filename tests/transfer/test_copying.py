@@ -108,6 +108,45 @@ async def test_an_object_that_cannot_be_copied_stays_and_the_others_go_on() -> N
     assert "d/sub0/0000" not in store.objects
 
 
+@pytest.mark.parametrize("move", [True, False])
+@pytest.mark.parametrize("asked", ["CopyObject", "HeadObject"])
+async def test_what_is_not_found_and_is_there_all_the_same_has_failed(
+    asked: str, move: bool
+) -> None:
+    """By a wrong answer, or because it is the copy that is not there."""
+    store = filled(9)
+    before = contents(store, "d/")
+    left = [errors.NotFound("", operation=asked, key="x")]
+
+    def miss(operation: str, key: str) -> None:
+        if operation == asked and key.endswith("0004") and left:
+            raise left.pop()
+
+    store.before = miss
+    transfer = Transfer(store, None, move=move)
+    await transfer.tree("d/", "new/", {})
+    assert [key for key, _ in transfer.outcome.failures] == ["d/sub1/0004"]
+    assert transfer.vanished == 0
+    assert {**contents(store, "new/"), **contents(store, "d/")} == before
+    # The directories above keep their attributes.
+    assert contents(store, "d/").keys() >= {"", "sub1/", "sub1/0004"}
+
+
+async def test_what_vanishes_before_its_turn_is_counted_and_no_failure() -> None:
+    store = filled(9)
+
+    def vanish(operation: str, key: str) -> None:
+        if operation == "ListObjectsV2":
+            return
+        store.delete_foreign("d/sub1/0004")
+
+    store.before = vanish
+    transfer = Transfer(store, None, move=True)
+    await transfer.tree("d/", "new/", {})
+    assert (transfer.vanished, transfer.outcome.failed) == (1, 0)
+    assert contents(store, "d/") == {}
+
+
 async def test_an_interrupted_move_goes_on_with_what_is_left() -> None:
     class Interrupted(BaseException):
         pass
