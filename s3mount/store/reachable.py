@@ -41,6 +41,10 @@ async def require_bucket(
             f"no permission to list the bucket {bucket!r} ({error}); the credentials need"
             f" s3:ListBucket for it, or --no-sign-request for a public bucket"
         ) from None
+    except errors.CorruptAnswer as error:
+        raise ConfigurationError(
+            f"{where} does not answer as S3 does ({error}); check --endpoint-url"
+        ) from None
     except (errors.TransientError, trio.TooSlowError) as error:
         reason = str(error) or f"no answer for {CHECK_TIMEOUT:.0f} s"
         raise ConfigurationError(

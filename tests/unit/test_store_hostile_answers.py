@@ -18,7 +18,9 @@ from s3mount.store.counts import Counts
 from s3mount.store.endpoint import Connection, Endpoint, https_proxy
 from s3mount.store.listing import parse_list, parse_parts, parse_uploads
 from s3mount.store.loop_client import LoopClient
+from s3mount.store.open import open_store
 from s3mount.store.quick_head import QuickHead
+from s3mount.store.reachable import require_bucket
 from s3mount.store.request import Answer, Request
 from s3mount.store.wire import Wire
 from tests.unit.tiny_server import OK, TinyServer, config_for
@@ -175,6 +177,18 @@ def test_a_body_without_end_is_given_up(
     with pytest.raises(errors.CorruptAnswer, match="too large"):
         send(wire)
     wire.close()
+
+
+async def test_a_server_that_is_no_s3_is_not_called_unreachable(
+    serve: Callable[..., TinyServer],
+) -> None:
+    page = b"<html>Welcome to nginx</html>"
+    server = serve(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page))
+    config = config_for(server, retries=0)
+    store = open_store(config)
+    with pytest.raises(ConfigurationError, match="does not answer as S3 does"):
+        await require_bucket(store, config, "")
+    await store.aclose()
 
 
 @pytest.mark.parametrize(
