@@ -30,9 +30,12 @@ STEP = 64 * BLOCK
 async def bucket_has(file: "OpenFile", found: ObjectInfo) -> bool:
     """Whether the object, which has the metadata and the size of `file`, holds what was written to
     it: told by the checksums that the journal has of that, for the file's own copy cannot be read.
-    What was not written is that of the base, or zeros, in both. StoreError."""
+    What was not written is that of the base, or zeros, in both; what left the spool is in it if it
+    is what the upload has become. StoreError."""
     spooled = file.spooled
-    if spooled is None or found.size != file.size or spooled.dropped or spooled.published:
+    if spooled is None or found.size != file.size or spooled.dropped:
+        return False
+    if spooled.published and not _is_published(file, found):
         return False
     remote = RemoteObject(found.key, found.etag, found.size, found.version_id)
     for first, last in spooled.present.within(0, file.size):
@@ -47,6 +50,13 @@ async def bucket_has(file: "OpenFile", found: ObjectInfo) -> bool:
                     return False
             position += high - low
     return True
+
+
+def _is_published(file: "OpenFile", found: ObjectInfo) -> bool:
+    if file.upload is None or file.upload.published is None:
+        return False
+    base, _ = file.upload.published
+    return (base.key, base.etag) == (found.key, found.etag)
 
 
 def _whole(end: int) -> int:

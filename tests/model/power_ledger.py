@@ -309,26 +309,24 @@ class Ledger:
                         apply(tree, self.operations[number].group)
                 yield with_directories(tree)
                 for operation in pending:
-                    again = self._as_before(operation, done)
-                    if again:
+                    for again in self._as_before(operation, done):
                         yield with_directories({**tree, **again})
                     apply(tree, operation.group)
                     yield with_directories(tree)
 
-    def _as_before(self, operation: Operation, done: int) -> dict[str, Entry]:
-        """What files that are being closed were before they were unlinked or given other
-        attributes. That is in the PUT as well (one request, no moment without either), and a cut
-        in the middle of a close may leave neither the new bytes nor that."""
-        found: dict[str, Entry] = {}
+    def _as_before(self, operation: Operation, done: int) -> Iterator[dict[str, Entry]]:
+        """What a file that is being closed was before it was unlinked or given other attributes.
+        That is in the PUT as well (one request, no moment without either), and a cut in the
+        middle of a close may leave neither the new bytes nor that."""
         lost = self.durability == "close" and self._may_write(operation)
         for path in operation.group if lost else ():
             for before in reversed(self.operations[:done]):
-                if path in before.group and before.step[0] not in ("unlink", "chmod", "utimens"):
+                if path in before.group:
                     entry = before.group[path]
                     if entry is not None:
-                        found[path] = entry
-                    break
-        return found
+                        yield {path: entry}
+                    if before.step[0] not in ("unlink", "chmod", "utimens"):
+                        break
 
 
 def _subsets(numbers: Sequence[int]) -> Iterator[set[int]]:

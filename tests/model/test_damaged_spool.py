@@ -63,6 +63,19 @@ def flip(left: JournalContents, spool: Path, file: int, offset: int) -> None:
         chunk.write(bytes([byte ^ 1]))
 
 
+def without_first_part(left: JournalContents, file: int) -> JournalContents:
+    """It has left the spool, for the upload."""
+    record = left.files[file]
+    spool = replace(
+        record.spool,
+        present=((PART, len(DATA)),),
+        dirty=((PART, len(DATA)),),
+        dropped=((0, PART),),
+        chunks=tuple(chunk for chunk in record.spool.chunks if chunk.index),
+    )
+    return replace(left, files={file: replace(record, spool=spool)})
+
+
 def journalled(config: MountConfig) -> MountConfig:
     return replace(config, writeback=replace(config.writeback, durability="journal"))
 
@@ -303,20 +316,7 @@ async def test_the_upload_that_has_the_rest_of_it_stays_until_the_file_is_droppe
     file = dead.file("f", DATA)
     dead.intent(Kind.PUT, "f", file=file, expects=ABSENT)
     upload_id = await dead.upload(store, "f", {1: DATA[:PART]}, file=file)
-    left = dead.contents()
-    record = left.files[file]
-    spool = record.spool
-    cut = replace(
-        record,
-        spool=replace(
-            spool,
-            present=((PART, len(DATA)),),
-            dirty=((PART, len(DATA)),),
-            dropped=((0, PART),),
-            chunks=tuple(chunk for chunk in spool.chunks if chunk.index),
-        ),
-    )
-    left = replace(left, files={file: cut})
+    left = without_first_part(dead.contents(), file)
     flip(left, config.writeback.spool_dir, file, 2 * PART)
     journal = MemoryJournal(left)
     async with remounted(store, config, journal) as client:
@@ -332,6 +332,23 @@ async def test_the_upload_that_has_the_rest_of_it_stays_until_the_file_is_droppe
         assert [upload.upload_id for upload in store.uploads.values()] == [upload_id] * still
         kept.drop(entry)
     assert journal.load().uploads == {}
+
+
+async def test_what_such_an_upload_has_become_is_no_loss(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    file = dead.file("f", DATA)
+    dead.intent(Kind.PUT, "f", file=file, expects=ABSENT)
+    slots = {n + 1: DATA[n * PART : (n + 1) * PART] for n in range(4)}
+    upload_id = await dead.upload(store, "f", slots, file=file)
+    await store.complete_upload("f", upload_id, await store.list_parts("f", upload_id))
+    left = without_first_part(dead.contents(), file)
+    flip(left, config.writeback.spool_dir, file, 2 * PART)
+    async with remounted(store, config, MemoryJournal(left)) as client:
+        await client.fs.drain(600.0)
+        assert client.fs.status()["failures"] == []
+    assert files(store) == {"f": DATA}
+    assert Recoverable(config.cache_dir / "recoverable").list() == []
 
 
 @pytest.mark.parametrize("part", [2 * BLOCK, 2 * BLOCK + 100])
