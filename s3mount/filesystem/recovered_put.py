@@ -114,7 +114,8 @@ class RecoveredPut:
             return error
         except NoSuchUpload:
             if spooled.dropped:
-                await self._find_published(record.key, [record.headers])
+                # Perhaps copied onto itself since, for its last attributes.
+                await self._find_published(record.key, [headers, *self.unanswered])
             state.journal.end_upload(record.id)
         else:
             upload.resume(record, table)

@@ -351,6 +351,28 @@ async def test_what_such_an_upload_has_become_is_no_loss(
     assert Recoverable(config.cache_dir / "recoverable").list() == []
 
 
+async def test_what_such_an_upload_has_become_is_found_with_its_last_attributes(
+    store: MemoryStore, config: MountConfig, dead: DeadMount, autojump_clock: object
+) -> None:
+    """The upload had begun before the last write; a copy of the object onto itself, which gives it
+    another ETag, was made, and the power cut took both from the journal."""
+    file = dead.file("f", DATA)
+    dead.intent(Kind.PUT, "f", file=file, expects=ABSENT)
+    await dead.upload(store, "f", {1: DATA[:PART]}, file=file)
+    store.uploads.clear()
+    store.put_foreign("f", DATA, headers_of("f").metadata, headers_of("f").headers)
+    left = without_first_part(dead.contents(), file)
+    (upload,) = left.uploads.values()
+    begun_with = headers_of("f", replace(FILE, mtime_ns=FILE.mtime_ns - 1))
+    left = replace(left, uploads={upload.id: replace(upload, headers=begun_with)})
+    async with remounted(store, config, MemoryJournal(left)) as client:
+        await client.fs.drain(600.0)
+        assert await client.read("f") == DATA
+        assert client.fs.status()["failures"] == []
+    assert files(store) == {"f": DATA}
+    assert not store.uploads
+
+
 @pytest.mark.parametrize("part", [2 * BLOCK, 2 * BLOCK + 100])
 async def test_chunks_of_another_size_that_are_damaged(
     store: MemoryStore, config: MountConfig, dead: DeadMount, part: int, autojump_clock: object
