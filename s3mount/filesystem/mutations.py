@@ -169,12 +169,14 @@ class Mutations(TreeMoves):
         inode.attributes = current
 
     def _copy_made(self, inode: Inode, intent: Intent, result: PutResult | None) -> None:
-        """The source is deleted next: whoever reads must know the new place before."""
+        """The source is deleted next: whoever reads must know the new place before. So must the
+        record of a file that is a change of it, in the same commit."""
         intent.copied_phase = True
-        self.state.queue.changed(intent)
-        if result is not None:
-            self.state.namespace.stored(inode, intent.key)
-            self._repin(inode, intent.key, result)
+        with self.state.books.aftermath():
+            self.state.queue.changed(intent)
+            if result is not None:
+                self.state.namespace.stored(inode, intent.key)
+                self._repin(inode, intent.key, result)
 
     def _repin(self, inode: Inode, key: str, result: PutResult) -> None:
         """Our own copy is the same bytes at another key or under another ETag."""

@@ -4,7 +4,8 @@ told: after a power cut the journal is that of its last sync."""
 import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -201,6 +202,32 @@ async def test_a_copy_with_another_etag_is_on_the_disk_before_its_source_goes(
         await client.fs.drain(60.0)
     assert store.objects["b"].etag != before
     assert [[intent.copied_phase for intent in contents.intents] for contents in seen] == [[True]]
+
+
+async def test_no_commit_has_a_copy_without_the_file_that_is_a_change_of_it(
+    store: MemoryStore, config: MountConfig, journal: SlowDisk, autojump_clock: object
+) -> None:
+    """Else a replay would delete the source, and look there for the bytes that it needs."""
+    found: list[tuple[str, bool]] = []
+    async with running(store, with_writeback(config, durability="journal"), journal) as client:
+        await client.write("a", b"in parts " * 4 * KIB)
+        await client.fs.drain(60.0)
+        await client.rename("a", "b")
+        await client.edit("b", 8 * KIB, b"changed")
+        commit = journal.transaction
+
+        @contextlib.contextmanager
+        def committed() -> Iterator[None]:
+            with commit():
+                yield
+            left = journal.load()
+            copied = [one.copied_phase for one in left.intents if one.kind is Kind.COPY]
+            bases = [record.base.key for record in left.files.values() if record.base is not None]
+            found.extend(zip(bases, copied, strict=False))
+
+        with patch.object(journal, "transaction", committed):
+            await client.fs.drain(60.0)
+    assert set(found) == {("a", False), ("b", True)}
 
 
 async def test_a_chmod_of_what_is_being_written_acts_on_the_copy_once_a_rename_has_made_it(
