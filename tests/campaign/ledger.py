@@ -196,6 +196,7 @@ class Ledger:
             apply(changed, group)
             if all(matches(changed.get(path), found.get(path)) for path in group):
                 expected = changed
+        imply_directories(expected)
         wrong = []
         for path in sorted({*expected, *found}):
             wanted, there = expected.get(path), found.get(path)
@@ -265,11 +266,6 @@ class Ledger:
             if number not in dropped:
                 for group in step.groups:
                     apply(tree, group)
-        for path in list(tree):
-            above = path.rpartition("/")[0]
-            while above and above not in tree:
-                tree[above] = Entry("directory")  # implied by what is in it
-                above = above.rpartition("/")[0]
         return tree
 
     def accept(self, found: Tree) -> None:
@@ -287,6 +283,15 @@ class Ledger:
         }
         self.died, self.safe_until = None, 0.0
         self.note("checked")
+
+
+def imply_directories(tree: Tree) -> None:
+    """A directory whose mkdir is lost is there for what is in it."""
+    for path in list(tree):
+        above = path.rpartition("/")[0]
+        while above and above not in tree:
+            tree[above] = Entry("directory")
+            above = above.rpartition("/")[0]
 
 
 def apply(tree: Tree, group: Group) -> None:

@@ -125,6 +125,29 @@ def test_a_power_cut_may_take_the_last_renames_and_never_what_they_renamed(
         assert bool(losses) == wrong, (found, age)
 
 
+def test_a_symlink_may_be_in_the_bucket_before_older_changes_and_implies_its_directory(
+    ledger: Ledger,
+) -> None:
+    """It is an object as a file is, sent without the journal's fsync."""
+    link, directory = Entry("link", "target"), Entry("directory", mode=0o755)
+    for found, wrong in (
+        ({"a": A, "b": B, "d": directory, "d/l": link}, False),  # the rename is lost alone
+        ({"b": B, "c": A, "d": directory, "d/l": link}, False),
+        ({"a": A, "b": B}, False),
+        ({"a": A, "b": B, "d": directory, "d/x": link}, True),
+    ):
+        ledger.accept({"a": A, "b": B})
+        steps(
+            ledger,
+            ({"a": None, "c": A}, False, 0.3),
+            ({"d": directory}, False, 0.2),
+            ({"d/l": link}, False, 0.1),
+        )
+        ledger.steps[-1] = replace(ledger.steps[-1], what="symlink d/l")
+        losses, _ = ledger.settle_after_cut(found, 0.5, all_kept=False)
+        assert bool(losses) == wrong, found
+
+
 def test_a_power_cut_never_takes_what_the_journal_had_fsynced(ledger: Ledger) -> None:
     directory = Entry("directory")
     for synced_before, wrong in ((0.2, False), (0.05, True)):
