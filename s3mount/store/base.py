@@ -238,8 +238,8 @@ class ObjectStore(Protocol):
         token: str | None = None,
         max_keys: int = 1000,
     ) -> ListPage:
-        """One page, empty only if it is the last. Raises CorruptAnswer where the answer is cut,
-        goes back, or names nothing new for thousands of pages."""
+        """One page, empty only if it is the last. Raises CorruptAnswer where the answer is
+        cut, or names nothing new for thousands of pages."""
         ...
 
     async def put(

@@ -13,9 +13,10 @@ from s3mount.store.request import Answer, Request
 from s3mount.store.sender import Sender
 
 _OPERATION = "ListObjectsV2"
-# Pages without a name and with a token, one after the other. Services answer them where a page's
-# worth of work, a thousand keys at least, has met nothing but deleted versions: so many of them are
-# ten million of these in a row. Who answers more has no end.
+# Pages with a token, one after the other, that bring no name behind those there were. Services
+# answer empty ones where a page's worth of work, a thousand keys at least, has met nothing but
+# deleted versions: so many of them are ten million of these in a row. And some, that keep
+# directories, sort 'a/' before 'a-b'. Who answers more has no end.
 MOST_EMPTY = 10_000
 
 
@@ -36,21 +37,20 @@ class Pages:
         follow: bool = True,
     ) -> ListPage:
         """See ObjectStore.list. The token of an answer names, beside the service's own, the last
-        entry so far: a listing that goes back would go round for ever. `follow` False: the first
-        page, names or not."""
-        reached = b""
+        entry so far and how many pages have not got beyond it, for a listing that goes round would
+        do so for ever. `follow` False: the first page, names or not."""
+        reached, idle = b"", 0
         if token is not None:
-            text, _, token = token.partition(" ")
-            reached = unquote_to_bytes(text)
-        elif not delimiter:  # a common prefix may begin before it
-            reached = _bytes(start_after)
-        for _ in range(MOST_EMPTY):
-            page = await self._ask(prefix, delimiter, start_after, token, max_keys, reached)
+            text, number, token = token.split(" ", 2)
+            reached, idle = unquote_to_bytes(text), int(number)
+        while idle < MOST_EMPTY:
+            page = await self._ask(prefix, delimiter, start_after, token, max_keys)
             if page.next_token is None:
                 return page
             last = _last(page)
-            if last > reached or not follow:
-                following = f"{quote_from_bytes(last)} {page.next_token}"
+            reached, idle = (last, 0) if last > reached else (reached, idle + 1)
+            if last or not follow:
+                following = f"{quote_from_bytes(reached)} {idle} {page.next_token}"
                 return ListPage(
                     page.objects, page.prefixes, following, page.answered_at, page.asked_at
                 )
@@ -64,7 +64,6 @@ class Pages:
         start_after: str,
         token: str | None,
         max_keys: int,
-        reached: bytes,
     ) -> ListPage:
         query = [("list-type", "2"), ("encoding-type", "url")]
         query.append(("max-keys", str(min(max_keys, self._config.list_page_size))))
@@ -80,8 +79,9 @@ class Pages:
         def parse(answer: Answer) -> ListPage:
             answered_at = http_date(answer.headers.get("date", ""))
             page = parse_list(answer.body, prefix, token, answered_at, answer.asked_at)
-            if b"" < (last := _last(page)) < reached:
-                raise _corrupt(prefix, f"after {reached[:200]!r} comes {last[:200]!r}")
+            first = token is None and not delimiter  # a common prefix may begin before it
+            if first and b"" < (last := _last(page)) < _bytes(start_after):
+                raise _corrupt(prefix, f"after {start_after[:200]!r} comes {last[:200]!r}")
             return page
 
         request = Request(_OPERATION, "GET", None, tuple(query), self._headers.list(), about=prefix)
