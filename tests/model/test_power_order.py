@@ -26,15 +26,17 @@ class SlowDisk(KeptJournal):
         self.on_disk = self.load()
 
         self._synced_until = 0.0
+        self._lock = trio.Lock()
 
     @property
     def synced_until(self) -> float:
         return self._synced_until
 
     async def sync(self) -> None:
-        now, began = self.load(), trio.current_time()
-        await trio.sleep(0.01)
-        self.on_disk, self._synced_until = now, began
+        async with self._lock:  # or one that began sooner, and ends later, would take it back
+            now, began = self.load(), trio.current_time()
+            await trio.sleep(0.01)
+            self.on_disk, self._synced_until = now, began
 
 
 @pytest.fixture
