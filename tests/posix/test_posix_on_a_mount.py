@@ -495,9 +495,8 @@ def test_an_access_acl_and_the_mode_say_the_same(sides: Sides) -> None:
         except OSError as error:
             return errno.errorcode[error.errno or 0]
 
-    for root in (sides.mounted, sides.local):
-        (root / "f").touch(0o600)
-        (root / "d").mkdir(0o700)
+    sides.both(lambda root: (root / "f").touch(0o600))
+    sides.both(lambda root: (root / "d").mkdir(0o700))
     for path in ("d", "f"):
         for value in (minimal, extended):
 
