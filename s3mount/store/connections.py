@@ -158,19 +158,5 @@ class PlainConnection(HTTPConnection):
         return super().getresponse()
 
 
-class TlsConnection(HTTPSConnection):
-    """As PlainConnection."""
-
-    response_class = _Response
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        if self.sock is not None:
-            self.sock.settimeout(_current.get().seconds())
-        super().send(data)
-
-    def getresponse(self) -> Any:
-        _acknowledge_at_once(self)
-        _current.get().head_begins()
-        return super().getresponse()
+class TlsConnection(PlainConnection, HTTPSConnection):
+    """The same over TLS: what is below the patience is HTTPSConnection's."""

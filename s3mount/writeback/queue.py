@@ -303,9 +303,9 @@ class IntentQueue(IntentGraph):
             self._succeeded(intent, result)
 
     async def _carry_out_deletes(self, intents: list[Intent]) -> None:
-        if any(self._must_be_durable(intent) for intent in intents):
-            await self._journal.sync_if_possible()
         try:
+            if any(self._must_be_durable(intent) for intent in intents):
+                await self._journal.sync_if_possible()
             for intent in intents:
                 if intent.on_start is not None:
                     intent.on_start(intent)
