@@ -15,10 +15,10 @@ from dataclasses import replace
 import trio
 
 from s3mount.core.errors import FilesystemError
-from s3mount.core.metadata import Attributes, decode
 from s3mount.filesystem.damaged import bucket_has, set_aside
 from s3mount.filesystem.open_file import OpenFile
 from s3mount.namespace import Version
+from s3mount.namespace.decoding import attributes_of
 from s3mount.readpath import RemoteObject
 from s3mount.store.base import (
     Condition,
@@ -217,7 +217,8 @@ class RecoveredPut:
         except CorruptSpool:
             done = await bucket_has(file, found)
         if done and not exact and file.snapshot is not None:
-            file.snapshot = replace(file.snapshot, attributes=self._attributes_of(found))
+            attributes = attributes_of(found, file.state.config.defaults)
+            file.snapshot = replace(file.snapshot, attributes=attributes)
         return done
 
     async def _has_its_etag(self, found: ObjectInfo) -> bool:
@@ -233,16 +234,6 @@ class RecoveredPut:
             for start in range(0, self._file.size, STEP):
                 with spooled.reading():
                     await trio.to_thread.run_sync(spooled.verify, start, start + STEP)
-
-    def _attributes_of(self, found: ObjectInfo) -> Attributes:
-        return decode(
-            found.metadata,
-            is_directory=False,
-            size=found.size,
-            content_type=found.headers.get("content-type"),
-            last_modified=found.last_modified,
-            defaults=self._file.state.config.defaults,
-        )
 
     async def _is_copy(self, found: ObjectInfo) -> bool:
         """Of what was published early, as a whole: only its metadata or its name were not those of

@@ -8,7 +8,8 @@ what is pinned or local.
 import stat
 from dataclasses import replace
 
-from s3mount.core.metadata import Attributes, decode, defaults_for, is_directory_object
+from s3mount.core.metadata import Attributes, defaults_for, is_directory_object
+from s3mount.namespace.decoding import attributes_of
 from s3mount.namespace.inode import NEVER, Directory, Inode, Version
 from s3mount.namespace.local_tree import LocalTree, directory_of
 from s3mount.namespace.stat_cache import Row, is_racy
@@ -298,14 +299,7 @@ class Tree(LocalTree):
         return is_directory_object(info.key, info.size, content_type, info.metadata)
 
     def _decoded(self, info: ObjectInfo, *, is_directory: bool) -> Attributes:
-        return decode(
-            info.metadata,
-            is_directory=is_directory,
-            size=info.size,
-            content_type=info.headers.get("content-type"),
-            last_modified=info.last_modified,
-            defaults=self.defaults,
-        )
+        return attributes_of(info, self.defaults, is_directory=is_directory)
 
     def _holds_local(self, directory: Directory) -> bool:
         """Something below exists only here, so the directory does."""

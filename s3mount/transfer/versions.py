@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 from s3mount.core.config import AttributeDefaults
 from s3mount.core.keys import FOLDER_SUFFIX, split_key
-from s3mount.core.metadata import Attributes, decode, is_directory_object
+from s3mount.core.metadata import Attributes, is_directory_object
+from s3mount.namespace.decoding import attributes_of
 from s3mount.namespace.inode import Version
 from s3mount.namespace.inode_table import number_of
 from s3mount.namespace.remote import Remote
@@ -35,14 +36,11 @@ class Versions:
     def learn(self, info: ObjectInfo, *, is_directory: bool = False) -> Attributes:
         """The attributes that a HEAD answered. `is_directory`: it is known to be a marker."""
         content_type = info.headers.get("content-type")
-        attributes = decode(
-            info.metadata,
+        attributes = attributes_of(
+            info,
+            self._defaults,
             is_directory=is_directory
             or is_directory_object(info.key, info.size, content_type, info.metadata),
-            size=info.size,
-            content_type=content_type,
-            last_modified=info.last_modified,
-            defaults=self._defaults,
         )
         version = Version(info.etag, info.size, info.last_modified, info.version_id)
         number = _number_of(info.key, folder=is_directory)
